@@ -1,0 +1,53 @@
+"""ECG-Byte for Hugging Face: language models that read 12-lead ECGs as tokens.
+
+`import ecgbyte_hf` makes `AutoTokenizer.from_pretrained` give the Rust-backed tokenizer. Everything else is loaded
+when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ecgbyte_hf.models import auto as _auto
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "EcgByteConfig": "ecgbyte_hf.models.configuration_ecg_byte",
+    "EcgByteFeatureExtractor": "ecgbyte_hf.models.feature_extraction_ecg_byte",
+    "EcgByteProcessor": "ecgbyte_hf.models.processing_ecg_byte",
+    "EcgByteTokenizer": "ecgbyte_hf.models.tokenization_ecg_byte",
+    "EcgCalibration": "ecgbyte_hf.models.tokenization_ecg_byte",
+    "EcgError": "ecgbyte_hf.models.errors_ecg_byte",
+    "EcgLanguageModel": "ecgbyte_hf.evaluation.generate",
+    "EcgRecord": "ecgbyte_hf.signal.records",
+    "load_dataset": "ecgbyte_hf.data",
+    "read_ecg": "ecgbyte_hf.signal.records",
+}
+
+__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.data import load_dataset as load_dataset
+    from ecgbyte_hf.evaluation.generate import EcgLanguageModel as EcgLanguageModel
+    from ecgbyte_hf.models.configuration_ecg_byte import EcgByteConfig as EcgByteConfig
+    from ecgbyte_hf.models.errors_ecg_byte import EcgError as EcgError
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor as EcgByteFeatureExtractor
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor as EcgByteProcessor
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer as EcgByteTokenizer
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgCalibration as EcgCalibration
+    from ecgbyte_hf.signal.records import EcgRecord as EcgRecord
+    from ecgbyte_hf.signal.records import read_ecg as read_ecg
+
+_auto.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ecgbyte_hf' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,571 @@
+"""`ecgbyte`: every step from a recording to a scored answer as a command.
+
+Only the standard library is imported here, so that `ecgbyte --help` answers at once; each command imports what it
+needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ecgbyte_hf.models.errors_ecg_byte import EcgError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors say where the help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry `{self.prog} --help`.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser, commands = build_parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _apply_config(given, commands)
+    options = parser.parse_args(given)
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return 2
+    try:
+        return int(options.run(options))
+    except EcgError as error:
+        _say(f"ecgbyte {options.command}: {error}", stream=sys.stderr)
+        return 1
+    except FileNotFoundError as error:
+        _say(f"ecgbyte {options.command}: {error.filename} is not there", stream=sys.stderr)
+        return 1
+    except ImportError as error:
+        _say(
+            f"ecgbyte {options.command}: {error}\nInstall everything with `pip install 'ecgbyte-hf[all]'`.",
+            stream=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        _say(f"ecgbyte {options.command}: interrupted", stream=sys.stderr)
+        return 130
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and that of each command by name."""
+    parser = _Parser(
+        prog="ecgbyte",
+        description="Language models that read 12-lead ECGs as tokens.",
+        epilog="Each command shows an example: `ecgbyte prepare --help`. Research use only; not a medical device.",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
+    commands: dict[str, argparse.ArgumentParser] = {}
+
+    def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
+        commands[name] = command
+        return command
+
+    _add_demo(add)
+    _add_env(add)
+    _add_read(add)
+    _add_prepare(add)
+    _add_train_tokenizer(add)
+    _add_encode(add)
+    _add_extend_llm(add)
+    _add_generate(add)
+    _add_evaluate(add)
+    _add_plot(add)
+    return parser, commands
+
+
+Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
+
+
+def _add_demo(add: Adder) -> None:
+    command = add(
+        "demo",
+        _demo,
+        "The whole way on simulated ECGs: simulate, train, ask, score (about 5 minutes, no GPU).",
+        "ecgbyte demo --output demo",
+    )
+    command.add_argument("--output", required=True, metavar="DIR", help="folder for everything the demo makes")
+    command.add_argument("--records", type=int, help="simulated records (default: enough for 5 minutes)")
+    command.add_argument("--steps", type=int, help="training steps (default: enough for 5 minutes)")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.demo import DemoSize, run_demo
+
+    size = DemoSize()
+    chosen = {"num_records": options.records, "max_steps": options.steps}
+    size = size.replace(**{name: value for name, value in chosen.items() if value is not None})
+    summary = run_demo(options.output, size=size, seed=options.seed, say=_say)
+    _say(summary)
+    return 0
+
+
+def _add_env(add: Adder) -> None:
+    add("env", _env, "Print versions of everything a result depends on.", "ecgbyte env")
+
+
+def _env(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.provenance import versions
+
+    for name, version in versions().items():
+        _say(f"{name:20} {version or 'not installed'}")
+    return 0
+
+
+def _add_read(add: Adder) -> None:
+    command = add(
+        "read",
+        _read,
+        "Read one recording and say what it holds.",
+        "ecgbyte read records500/00000/00001_hr",
+    )
+    command.add_argument("path", help="the recording; for WFDB with or without extension")
+    command.add_argument("--leads", nargs="+", metavar="LEAD", help="read only these leads")
+
+
+def _read(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.signal.records import read_ecg
+
+    record = read_ecg(options.path, leads=options.leads)
+    seconds = record.signal.shape[1] / record.sampling_rate
+    _say(f"{record.name}: {record.signal.shape[0]} leads, {seconds:g} s at {record.sampling_rate:g} Hz")
+    for name, row in zip(record.lead_names, record.signal, strict=True):
+        _say(f"  {name:6} {row.min():8.3f} to {row.max():7.3f} mV")
+    _say("problems: " + (", ".join(record.problems) or "none"))
+    return 0
+
+
+def _add_prepare(add: Adder) -> None:
+    command = add(
+        "prepare",
+        _prepare,
+        "Read, clean and store every record once, with the questions about it.",
+        "ecgbyte prepare ecg_qa --data-dir ecg-qa/ecgqa --signals-dir ptb-xl --output prepared",
+    )
+    command.add_argument("source", choices=("ecg_qa", "synthetic"))
+    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--data-dir", metavar="DIR", help="ECG-QA's `ecgqa` folder")
+    command.add_argument("--signals-dir", metavar="DIR", help="PTB-XL's folder, with records500/ in it")
+    command.add_argument("--dataset-config", default="ptbxl-template", help="ptbxl-template or ptbxl-paraphrased")
+    command.add_argument(
+        "--metadata", nargs="+", default=[], metavar="CSV", help="tables with ecg_id and patient_id"
+    )
+    command.add_argument("--held-out-fraction", type=float, default=0.0, metavar="SHARE")
+    command.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
+    command.add_argument("--profile", default=None, help="cleaning profile: reference, reference-low or none")
+    command.add_argument("--sampling-rate", type=float, default=250.0, help="Hz of the stored signals")
+    command.add_argument("--leads", nargs="+", metavar="LEAD", help="default: all 12")
+    command.add_argument("--seconds", type=float, default=10.0, help="seconds kept of each record")
+    command.add_argument(
+        "--on-problem", nargs="+", default=[], metavar="NAME", help="allow records with: nan, flat, amplitude"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-proc", type=int, default=1)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.sources import prepare_ecg_qa, prepare_synthetic
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+    is_synthetic = options.source == "synthetic"
+    settings: dict[str, Any] = {
+        "profile": options.profile or ("none" if is_synthetic else "reference"),
+        "sampling_rate": int(options.sampling_rate) if options.sampling_rate % 1 == 0 else options.sampling_rate,
+        "on_problem": options.on_problem,
+    }
+    if options.leads:
+        settings["leads"] = options.leads
+    extractor = EcgByteFeatureExtractor(**settings)
+    shared = {"feature_extractor": extractor, "duration": options.seconds, "num_proc": options.num_proc}
+    if is_synthetic:
+        prepared = prepare_synthetic(options.output, num_records=options.records, seed=options.seed, **shared)
+    else:
+        if not options.data_dir or not options.signals_dir:
+            _say("ecgbyte prepare ecg_qa: needs --data-dir (ECG-QA) and --signals-dir (PTB-XL)", stream=sys.stderr)
+            return 2
+        prepared = prepare_ecg_qa(
+            options.output,
+            data_dir=options.data_dir,
+            signals_dir=options.signals_dir,
+            config=options.dataset_config,
+            metadata=options.metadata,
+            held_out_fraction=options.held_out_fraction,
+            seed=options.seed,
+            **shared,
+        )
+    report = prepared.report
+    _say(f"{report['records']} records in {prepared.folder}, {len(report['refused'])} refused")
+    for refusal in report["refused"]:
+        _say(f"  refused: {refusal['reason']}")
+    for split, count in report["questions"].items():
+        _say(f"  {split}: {count} questions, {report['questions_without_their_record'][split]} without their record")
+    for pair, shared_ids in report["overlap"].items():
+        if pair != "unknown_patients":
+            _say(f"  shared by {pair}: {len(shared_ids['ecgs'])} ECGs, {len(shared_ids['patients'])} patients")
+    return 0
+
+
+def _add_train_tokenizer(add: Adder) -> None:
+    command = add(
+        "train-tokenizer",
+        _train_tokenizer,
+        "Learn an ECG-Byte vocabulary from the training records of a prepared folder.",
+        "ecgbyte train-tokenizer --data prepared --num-merges 3500 --output ecg-byte",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--num-merges", type=int, default=3500)
+    command.add_argument("--calibration", choices=("percentile", "minmax"), default="percentile")
+    command.add_argument("--lead-boundary", choices=("cross", "split"), default="cross")
+    command.add_argument("--max-token-length", type=int, default=1024, help="longest token in samples")
+    command.add_argument("--max-records", type=int, help="learn from a uniform draw of this many records")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
+
+
+def _train_tokenizer(options: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.training.train_tokenizer import train_tokenizer
+
+    with tqdm(total=options.num_merges, desc="merges", unit="merge") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        report = train_tokenizer(
+            PreparedData(options.data),
+            options.output,
+            num_merges=options.num_merges,
+            calibration=options.calibration,
+            lead_boundary=options.lead_boundary,
+            max_token_length=options.max_token_length,
+            max_records=options.max_records,
+            seed=options.seed,
+            num_threads=options.num_threads,
+            progress=progress,
+        )
+    judged = "held-out" if report["held_out"] else "training (there are no others)"
+    _say(f"{report['merges']} merges from {report['records_trained_on']} records, saved in {options.output}")
+    _say(f"on {report['records']} {judged} records:")
+    _say(f"  compression         {report['compression']:.2f} samples per token, {report['tokens_per_ecg']:.0f} per ECG")
+    _say(f"  round trip          {100 * report['round_trip']:.1f} % of records come back exactly")
+    _say(f"  largest error       {report['max_error_mv']:.4f} mV (half a bin is {report['half_bin_mv']:.4f} mV)")
+    _say(f"  outside the range   {100 * report['clipped']:.3f} % of samples")
+    _say(f"  vocabulary in use   {100 * report['vocabulary_used']:.1f} %")
+    return 0
+
+
+def _add_encode(add: Adder) -> None:
+    command = add(
+        "encode",
+        _encode,
+        "Write ids of records, or with --model the rows that a trainer reads.",
+        "ecgbyte encode --data prepared --model llama-ecg --output rows",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--model", metavar="DIR", help="what `ecgbyte extend-llm` wrote; writes training rows")
+    command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes ids.parquet")
+    command.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
+    command.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
+    command.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
+    command.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.encode import encode_records, encode_rows
+    from ecgbyte_hf.data.prepared import PreparedData
+
+    if (options.model is None) == (options.tokenizer is None):
+        _say("ecgbyte encode: give --model (training rows) or --tokenizer (ids), one of them", stream=sys.stderr)
+        return 2
+    prepared = PreparedData(options.data)
+    if options.tokenizer:
+        from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+
+        report = encode_records(prepared, EcgByteTokenizer.from_pretrained(options.tokenizer), options.output)
+        _say(f"{report['records']} records, {report['tokens']} tokens, {report['compression']:.2f} samples per token")
+        return 0
+    from ecgbyte_hf.training.extend_llm import load_prompter
+
+    prompter = load_prompter(options.model, prepared, view=options.view)
+    splits = options.splits or [split for split in ("train", "validation") if split in prepared.splits]
+    report = encode_rows(
+        prepared,
+        options.output,
+        prompter,
+        splits=splits,
+        questions_per_row=options.questions_per_row,
+        question_types=options.question_types,
+        seed=options.seed,
+    )
+    for split, counts in report["splits"].items():
+        _say(f"{split}: {counts['questions']} questions in {counts['rows']} rows")
+        if counts["rows_with_ecg_cut"]:
+            _say(
+                f"  the ECG was cut in time in {counts['rows_with_ecg_cut']} rows: median "
+                f"{counts['median_seconds_of_ecg']:.2f} s, least {counts['least_seconds_of_ecg']:.2f} s kept of all "
+                "leads; no text was cut"
+            )
+        _say(f"  longest row: {counts['longest_row_tokens']} tokens")
+    return 0
+
+
+def _add_extend_llm(add: Adder) -> None:
+    command = add(
+        "extend-llm",
+        _extend_llm,
+        "Give a language model rows for the ECG tokens; then `trl sft` trains it.",
+        "ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --tokenizer ecg-byte --output llama-ecg",
+    )
+    command.add_argument("--model", default="meta-llama/Llama-3.2-1B", help="any causal language model")
+    command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
+    command.add_argument("--reserve", type=int, default=64, help="tokens of these kept free for the answer")
+    command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")
+    command.add_argument("--revision", help="revision of the model on the Hub")
+    command.add_argument(
+        "--tiny-from",
+        metavar="DIR",
+        help="make a small random Llama for this prepared folder instead of loading --model (for tests)",
+    )
+
+
+def _extend_llm(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+    from ecgbyte_hf.training.extend_llm import extend_llm
+
+    prompt = EcgPrompt(max_length=options.max_length, reserve=options.reserve)
+    processor = EcgByteProcessor.from_pretrained(options.tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model
+        if options.tiny_from:
+            from ecgbyte_hf.data.prepared import PreparedData
+            from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
+
+            model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt)))
+        made = extend_llm(
+            model, processor, options.output, prompt=prompt, dtype=options.dtype, revision=options.revision
+        )
+    tied = "tied" if made.tied else "separate"
+    _say(f"{made.num_added} tokens added, {made.vocab_size} in all, {tied} embeddings; saved in {made.folder}")
+    _say(f"next: ecgbyte encode --data PREPARED --model {made.folder} --output ROWS")
+    return 0
+
+
+def _add_generate(add: Adder) -> None:
+    command = add(
+        "generate",
+        _generate,
+        "Answer the questions of a split, or one question about one recording.",
+        "ecgbyte generate --model sft --data prepared --split test --output answers.jsonl\n"
+        "  ecgbyte generate --model sft --record 00001_hr --question 'Is the rhythm regular?'",
+    )
+    command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
+    command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
+    command.add_argument("--data", metavar="DIR", help="what `ecgbyte prepare` wrote")
+    command.add_argument("--split", default="test")
+    command.add_argument("--output", metavar="FILE", help="JSON Lines file; a broken run is resumed")
+    command.add_argument(
+        "--view",
+        choices=("true", "question_only", "zero_signal", "shuffled"),
+        default="true",
+        help="what the model is shown: the ECG, or a control",
+    )
+    command.add_argument("--record", metavar="PATH", help="one recording instead of a prepared folder")
+    command.add_argument("--question", help="the question about --record")
+    command.add_argument("--batch-size", type=int, default=16)
+    command.add_argument("--max-new-tokens", type=int, default=64)
+    command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+    command.add_argument("--seed", type=int, default=0, help="of the shuffled control")
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter
+
+    if bool(options.record) == bool(options.data):
+        _say("ecgbyte generate: give --data and --output, or --record and --question", stream=sys.stderr)
+        return 2
+    language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
+    if options.record:
+        if not options.question:
+            _say("ecgbyte generate: --record needs --question", stream=sys.stderr)
+            return 2
+        from ecgbyte_hf.signal.records import read_ecg
+
+        answer = language_model.answer(
+            read_ecg(options.record), options.question, max_new_tokens=options.max_new_tokens
+        )
+        _say(answer)
+        return 0
+    if not options.output:
+        _say("ecgbyte generate: --data needs --output", stream=sys.stderr)
+        return 2
+    from ecgbyte_hf.data.prepared import PreparedData
+
+    prepared = PreparedData(options.data)
+    rows = prepared.questions(options.split)
+    prompter = make_prompter(language_model, prepared, rows, view=options.view, seed=options.seed)
+    path = generate_answers(
+        language_model,
+        rows,
+        prompter,
+        prepared.template_options(),
+        options.output,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+    )
+    _say(f"{len(rows)} answers in {path}")
+    return 0
+
+
+def _add_evaluate(add: Adder) -> None:
+    command = add(
+        "evaluate",
+        _evaluate,
+        "Score answers by exact match, beside the controls.",
+        "ecgbyte evaluate --data prepared --predictions answers.jsonl --control shuffled=shuffled.jsonl "
+        "--output report.json",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    command.add_argument("--predictions", required=True, metavar="FILE", help="what `ecgbyte generate` wrote")
+    command.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="answers of a control: question_only, zero_signal or shuffled; may be repeated",
+    )
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
+    command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
+    command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-proc", type=int, default=1, help="processes that measure ECGs for the rule")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
+
+    controls: dict[str, str] = {}
+    for text in options.control:
+        name, separator, path = text.partition("=")
+        if not separator or name not in CONTROLS_OVER_ALL or name == "majority":
+            _say(
+                f"ecgbyte evaluate: --control {text!r} is not NAME=FILE with NAME question_only, zero_signal or "
+                "shuffled (majority is computed)",
+                stream=sys.stderr,
+            )
+            return 2
+        controls[name] = path
+    report = evaluate_predictions(
+        PreparedData(options.data),
+        options.predictions,
+        controls=controls,
+        output=options.output,
+        with_rule=not options.no_rule,
+        n_resamples=options.resamples,
+        seed=options.seed,
+        num_proc=options.num_proc,
+    )
+    _say(report_table(report))
+    return 0
+
+
+def _add_plot(add: Adder) -> None:
+    command = add(
+        "plot",
+        _plot,
+        "Draw an ECG with its tokens.",
+        "ecgbyte plot merges --tokenizer ecg-byte --record 00001_hr --output tokens.png",
+    )
+    command.add_argument("what", choices=("merges",))
+    command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    command.add_argument("--record", required=True, metavar="PATH")
+    command.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    command.add_argument("--seconds", type=float, help="draw only the beginning")
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.interpretation.figures import plot_tokens, save_figure
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+    from ecgbyte_hf.signal.records import read_ecg
+
+    processor = EcgByteProcessor.from_pretrained(options.tokenizer)
+    signal = processor.feature_extractor.clean(read_ecg(options.record))
+    if options.seconds:
+        signal = signal[:, : round(options.seconds * processor.tokenizer.sampling_rate)]
+    title = Path(options.record).stem
+    save_figure(plot_tokens(signal, processor.tokenizer, title=title), options.output)
+    _say(f"saved {options.output}")
+    return 0
+
+
+def _apply_config(given: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> None:
+    """Make the values of a command's YAML file its defaults; what is given on the command line wins."""
+    if not given or given[0] not in commands or "--config" not in given[:-1]:
+        return
+    command = commands[given[0]]
+    path = given[list(given).index("--config") + 1]
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        command.error(f"--config {path}: {error.strerror}")
+    except yaml.YAMLError as error:
+        command.error(f"--config {path}: not YAML ({error})")
+    if not isinstance(values, dict):
+        command.error(f"--config {path}: expected `option: value` lines")
+    actions = {
+        action.dest: action
+        for action in command._actions
+        if action.option_strings and action.dest not in ("help", "config")
+    }
+    for name, value in values.items():
+        action = actions.get(str(name).replace("-", "_"))
+        if action is None:
+            known = ", ".join(sorted(actions))
+            command.error(f"--config {path}: unknown option {name!r}; known: {known}")
+        convert: Callable[[Any], Any] = action.type if callable(action.type) else lambda item: item
+        try:
+            default = [convert(item) for item in value] if isinstance(value, list) else convert(value)
+        except (TypeError, ValueError) as error:
+            command.error(f"--config {path}: {name}: {error}")
+        if action.choices is not None and default not in action.choices:
+            command.error(f"--config {path}: {name} is {default!r}; known: {', '.join(map(str, action.choices))}")
+        command.set_defaults(**{action.dest: default})
+        action.required = False
+
+
+def _say(text: Any, *, stream: Any = None) -> None:
+    """Write a line for the user."""
+    (stream or sys.stdout).write(f"{text if isinstance(text, str) else json.dumps(text, indent=2)}\n")
+    (stream or sys.stdout).flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

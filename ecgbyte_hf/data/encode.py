@@ -1,0 +1,147 @@
+"""Write a prepared folder as rows that trainers read: ids of records, or prompts and answers for a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgbyte_hf.data.chat import EcgPrompter, group_by_ecg
+from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.provenance import provenance, write_json
+
+TEXT_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("sample_id", pa.int64()),
+        ("ecg_id", pa.list_(pa.int64())),
+    ]
+)
+TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_CHUNK = 1024
+
+
+def encode_records(prepared: PreparedData, ecg_tokenizer: Any, output_dir: str | Path) -> dict[str, Any]:
+    """Write `ids.parquet`: the ids of every record, once.
+
+    Returns:
+        Counts: records, samples, tokens, compression.
+    """
+    from tqdm.auto import tqdm
+
+    schema = pa.schema([("ecg_id", pa.int64()), ("input_ids", pa.list_(pa.int32()))])
+    path = Path(output_dir) / "ids.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = tokens = 0
+    partial_path = path.with_name(f".{path.name}.partial")
+    with pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+        for start in tqdm(range(0, len(prepared.ecg_ids), _CHUNK), desc="encode", unit="chunk"):
+            ecg_ids = prepared.ecg_ids[start : start + _CHUNK]
+            signals = [prepared.signal(ecg_id) for ecg_id in ecg_ids]
+            ids = [ecg_tokenizer.encode_signal(signal).astype(np.int32) for signal in signals]
+            samples += sum(signal.size for signal in signals)
+            tokens += sum(map(len, ids))
+            writer.write_table(pa.table({"ecg_id": ecg_ids, "input_ids": ids}, schema=schema))
+    partial_path.replace(path)
+    report = {
+        "records": len(prepared.ecg_ids),
+        "samples": samples,
+        "tokens": tokens,
+        "compression": samples / max(tokens, 1),
+        "provenance": provenance("encode", {"data": str(prepared.folder)}, data_hash=prepared.report["data_hash"]),
+    }
+    write_json(Path(output_dir) / "encode.json", report)
+    return report
+
+
+def encode_rows(
+    prepared: PreparedData,
+    output_dir: str | Path,
+    prompter: EcgPrompter,
+    *,
+    splits: list[str],
+    questions_per_row: int = 1,
+    question_types: list[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write training rows, one Parquet file for each split: a folder that `datasets.load_dataset` opens by itself.
+
+    Args:
+        prepared: The prepared folder.
+        output_dir: Folder to write.
+        prompter: Writes the rows.
+        splits: Splits to write.
+        questions_per_row: 1 writes `prompt`/`completion` text; more writes `input_ids`/`labels` with up to that many
+            questions about the same ECG behind one another.
+        question_types: Only these; all by default.
+        seed: Of the order and grouping.
+
+    Returns:
+        Counts by split, the budget's cuts among them.
+
+    Raises:
+        EcgDataError: a split is empty.
+        BudgetError: a row does not fit.
+    """
+    from tqdm.auto import tqdm
+
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    for split in splits:
+        rows = prepared.questions(split)
+        if question_types is not None:
+            rows = [row for row in rows if row["question_type"] in question_types]
+        if not rows:
+            raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
+        hashes[split] = rows_hash(rows)
+        before = prompter.report.__class__()
+        prompter.report = before
+        if questions_per_row == 1:
+            made: Iterator[dict[str, Any]] = (prompter.training_row(row) for row in rows)
+            total, schema = len(rows), TEXT_SCHEMA
+        else:
+            groups = list(group_by_ecg(rows, questions_per_row, np.random.default_rng(seed)))
+            made = (prompter.grouped_row(group) for group in groups)
+            total, schema = len(groups), TOKEN_SCHEMA
+        _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), output_dir / f"{split}.parquet", schema)
+        counts[split] = {"questions": len(rows), **before.to_dict()}
+    report = {
+        "splits": counts,
+        "view": prompter.view,
+        "provenance": provenance(
+            "encode",
+            {
+                "data": str(prepared.folder),
+                "splits": splits,
+                "questions_per_row": questions_per_row,
+                "question_types": question_types,
+                "seed": seed,
+            },
+            data_hash=hashes,
+        ),
+    }
+    write_json(output_dir / "encode.json", report)
+    return report
+
+
+def _write_rows(rows: Any, path: Path, schema: pa.Schema) -> None:
+    partial_path = path.with_name(f".{path.name}.partial")
+    batch: list[dict[str, Any]] = []
+    with pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _CHUNK:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch.clear()
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    partial_path.replace(path)

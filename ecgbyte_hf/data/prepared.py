@@ -1,0 +1,336 @@
+"""The prepared folder: every record read, cleaned and stored once, and the questions that refer to it.
+
+::
+
+    records.parquet            ecg_id, patient_id, name, sampling_rate, signal (leads x samples, float32 mV)
+    questions/<split>.parquet  ECG-QA rows
+    template_options.json      the valid answers of every template
+    preprocessor_config.json   the feature extractor that cleaned the records
+    prepare.json               counts, refusals with their reasons, overlaps, versions, arguments
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgbyte_hf.data.questions import QUESTION_FEATURES, rows_hash
+from ecgbyte_hf.data.splits import overlap_report
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
+from ecgbyte_hf.provenance import provenance, write_json
+
+logger = logging.getLogger(__name__)
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("ecg_id", pa.int64()),
+        ("patient_id", pa.string()),
+        ("name", pa.string()),
+        ("sampling_rate", pa.float64()),
+        ("signal", pa.list_(pa.list_(pa.float32()))),
+    ]
+)
+_ROW_GROUP = 64
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Where one record comes from.
+
+    Attributes:
+        ecg_id: Its number, which questions refer to.
+        path: File that `read_ecg` opens, or `None` when `signal` is given.
+        patient_id: Its patient, if known.
+        signal: Samples (leads, samples) in mV instead of a file, with `sampling_rate` and `lead_names`.
+        sampling_rate: Hz of `signal`.
+        lead_names: Rows of `signal`.
+    """
+
+    ecg_id: int
+    path: str | None = None
+    patient_id: str | None = None
+    signal: np.ndarray | None = field(default=None, repr=False)
+    sampling_rate: float | None = None
+    lead_names: Sequence[str] = ()
+
+
+class PreparedData:
+    """A prepared folder, opened for reading.
+
+    Args:
+        folder: What `prepare` wrote.
+
+    Raises:
+        EcgDataError: the folder is not a prepared one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "prepare.json").is_file():
+            raise EcgDataError(f"{self.folder} holds no prepare.json; make it with `ecgbyte prepare`")
+        self.report: dict[str, Any] = json.loads((self.folder / "prepare.json").read_text(encoding="utf-8"))
+        self._preprocessor = json.loads((self.folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        self._table = pq.read_table(self.folder / "records.parquet", memory_map=True)
+        self.ecg_ids: list[int] = self._table.column("ecg_id").to_pylist()
+        self._row = {ecg_id: row for row, ecg_id in enumerate(self.ecg_ids)}
+        self.patients: dict[int, str | None] = dict(
+            zip(self.ecg_ids, self._table.column("patient_id").to_pylist(), strict=True)
+        )
+
+    @property
+    def sampling_rate(self) -> float:
+        """Hz of the stored signals."""
+        return float(self._preprocessor["sampling_rate"])
+
+    @property
+    def leads(self) -> list[str]:
+        """Names of the stored signals' rows."""
+        return list(self._preprocessor["leads"])
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the question splits, in the order they were written."""
+        return list(self.report["questions"])
+
+    def signal(self, ecg_id: int) -> np.ndarray:
+        """The cleaned signal of one record: float32 (leads, samples) in mV.
+
+        Raises:
+            EcgDataError: no such record.
+        """
+        if ecg_id not in self._row:
+            raise EcgDataError(f"{self.folder} holds no record {ecg_id}; it has {len(self._row)} records")
+        leads = self._table.column("signal").slice(self._row[ecg_id], 1).combine_chunks().flatten()
+        return leads.flatten().to_numpy(zero_copy_only=False).reshape(len(leads), -1)
+
+    def questions(self, split: str) -> list[dict[str, Any]]:
+        """The rows of one split.
+
+        Raises:
+            EcgDataError: no such split.
+        """
+        if split not in self.splits:
+            raise EcgDataError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
+        return pq.read_table(self.folder / "questions" / f"{split}.parquet").to_pylist()
+
+    def template_options(self) -> dict[int, list[str]]:
+        """The valid answers of every template."""
+        stored = json.loads((self.folder / "template_options.json").read_text(encoding="utf-8"))
+        return {int(key): value for key, value in stored.items()}
+
+    def check_processor(self, processor: Any) -> None:
+        """Refuse an ECG processor that cleans in another way than these records were cleaned.
+
+        Raises:
+            EcgDataError: profile, rate or leads differ.
+        """
+        theirs = processor.feature_extractor.to_dict()
+        differing = [
+            f"{name} is {value!r} here and {theirs.get(name)!r} there"
+            for name, value in self._preprocessor.items()
+            if name in ("profile", "sampling_rate", "leads") and theirs.get(name) != value
+        ]
+        if differing:
+            raise EcgDataError(
+                f"{self.folder} was not prepared for this tokenizer: {'; '.join(differing)}; prepare the data anew or "
+                "use the tokenizer that was trained on it"
+            )
+
+    def train_ecg_ids(self) -> list[int]:
+        """Records that training questions refer to: the only ones a tokenizer may be learnt from."""
+        return sorted({ecg_id for row in self.questions("train") for ecg_id in row["ecg_id"]})
+
+
+def prepare(
+    sources: Iterable[RecordSource],
+    questions: Mapping[str, list[dict[str, Any]]],
+    output_dir: str | Path,
+    *,
+    feature_extractor: Any,
+    template_options: Mapping[int, list[str]],
+    duration: float,
+    arguments: dict[str, Any],
+    num_records: int | None = None,
+    num_proc: int = 1,
+    notes: Mapping[str, Any] | None = None,
+) -> PreparedData:
+    """Read, clean and store every record once, and the questions whose records could all be used.
+
+    A record that is refused is a line in the report, with the reason; the job goes on.
+
+    Args:
+        sources: Records to read.
+        questions: Rows by split.
+        output_dir: Folder to write.
+        feature_extractor: Cleans the records; saved with them.
+        template_options: Valid answers by template.
+        duration: Seconds kept of each record; the rest is counted, shorter records are refused.
+        arguments: For the report.
+        num_records: Number of sources, for the progress bar.
+        num_proc: Processes.
+        notes: Further entries of the report.
+
+    Raises:
+        EcgDataError: no record at all could be used.
+    """
+    output_dir = Path(output_dir)
+    (output_dir / "questions").mkdir(parents=True, exist_ok=True)
+    (output_dir / "prepare.json").unlink(missing_ok=True)
+    outcome = _write_records(
+        _cleaned(sources, partial(_clean_one, feature_extractor, duration), num_proc, num_records),
+        output_dir / "records.parquet",
+    )
+    if not outcome.patients:
+        reasons = Counter(type_of for _, type_of, _ in outcome.refused)
+        raise EcgDataError(f"no record could be used; {len(outcome.refused)} were refused: {dict(reasons)}")
+    usable: dict[str, list[dict[str, Any]]] = {}
+    dropped: dict[str, int] = {}
+    for split, rows in questions.items():
+        usable[split] = [row for row in rows if all(ecg_id in outcome.patients for ecg_id in row["ecg_id"])]
+        dropped[split] = len(rows) - len(usable[split])
+        _write_questions(usable[split], output_dir / "questions" / f"{split}.parquet")
+    feature_extractor.save_pretrained(output_dir)
+    write_json(output_dir / "template_options.json", {str(key): value for key, value in template_options.items()})
+    report = {
+        "records": len(outcome.patients),
+        "records_cut_in_time": outcome.num_cut,
+        "refused": [
+            {"record": name, "error": type_of, "reason": reason} for name, type_of, reason in outcome.refused
+        ],
+        "questions": {split: len(rows) for split, rows in usable.items()},
+        "questions_without_their_record": dropped,
+        "question_types": {
+            split: dict(sorted(Counter(row["question_type"] for row in rows).items()))
+            for split, rows in usable.items()
+        },
+        "data_hash": {split: rows_hash(rows) for split, rows in usable.items()},
+        "overlap": overlap_report(usable, outcome.patients),
+        "duration_seconds": duration,
+        **(notes or {}),
+        "provenance": provenance("prepare", arguments),
+    }
+    write_json(output_dir / "prepare.json", report)
+    if outcome.refused:
+        logger.warning("%d records were refused; the reasons are in prepare.json", len(outcome.refused))
+    if any(dropped.values()):
+        logger.warning("%d questions were left out since a record of theirs is not there", sum(dropped.values()))
+    return PreparedData(output_dir)
+
+
+@dataclass
+class _Outcome:
+    patients: dict[int, str | None] = field(default_factory=dict)
+    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    num_cut: int = 0
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    source: RecordSource
+    name: str
+    signal: np.ndarray | None = None
+    sampling_rate: float = 0.0
+    was_cut: bool = False
+    error: tuple[str, str] | None = None
+
+
+def _clean_one(feature_extractor: Any, duration: float, source: RecordSource) -> _Cleaned:
+    from ecgbyte_hf.signal.records import read_ecg
+
+    name = source.path or f"record {source.ecg_id}"
+    try:
+        record: Any
+        if source.path is None:
+            record = SimpleNamespace(
+                signal=source.signal, sampling_rate=source.sampling_rate, lead_names=source.lead_names, name=name
+            )
+        else:
+            record = read_ecg(source.path)
+        signal = feature_extractor.clean(record)
+        wanted = round(duration * feature_extractor.sampling_rate)
+        if signal.shape[1] < wanted:
+            seconds = signal.shape[1] / feature_extractor.sampling_rate
+            raise EcgDataError(f"{name}: {seconds:.2f} s long, {duration:g} s are wanted; prepare shorter segments")
+        bare = RecordSource(source.ecg_id, source.path, source.patient_id)
+        return _Cleaned(
+            bare, name, signal[:, :wanted], float(feature_extractor.sampling_rate), signal.shape[1] > wanted
+        )
+    except EcgError as error:
+        return _Cleaned(
+            RecordSource(source.ecg_id, source.path, source.patient_id),
+            name,
+            error=(type(error).__name__, str(error)),
+        )
+
+
+def _cleaned(
+    sources: Iterable[RecordSource],
+    clean: Callable[[RecordSource], _Cleaned],
+    num_proc: int,
+    total: int | None,
+) -> Iterator[_Cleaned]:
+    from tqdm.auto import tqdm
+
+    if num_proc > 1:
+        with ProcessPoolExecutor(num_proc) as pool:
+            yield from tqdm(pool.map(clean, sources, chunksize=16), total=total, desc="records", unit="record")
+    else:
+        yield from tqdm(map(clean, sources), total=total, desc="records", unit="record")
+
+
+def _write_records(cleaned: Iterable[_Cleaned], path: Path) -> _Outcome:
+    outcome = _Outcome()
+    partial_path = path.with_name(f".{path.name}.partial")
+    batch: list[_Cleaned] = []
+    with pq.ParquetWriter(partial_path, RECORD_SCHEMA, compression="zstd") as writer:
+        for item in cleaned:
+            if item.error is not None:
+                outcome.refused.append((item.name, *item.error))
+                continue
+            if item.source.ecg_id in outcome.patients:
+                raise EcgDataError(f"record {item.source.ecg_id} comes twice; every record needs its own number")
+            outcome.patients[item.source.ecg_id] = item.source.patient_id
+            outcome.num_cut += item.was_cut
+            batch.append(item)
+            if len(batch) == _ROW_GROUP:
+                writer.write_table(_record_table(batch))
+                batch.clear()
+        if batch:
+            writer.write_table(_record_table(batch))
+    partial_path.replace(path)
+    return outcome
+
+
+def _record_table(batch: list[_Cleaned]) -> pa.Table:
+    signals = [item.signal for item in batch if item.signal is not None]
+    samples = np.concatenate([signal.reshape(-1) for signal in signals])
+    lead_ends = np.cumsum([0] + [signal.shape[1] for signal in signals for _ in range(signal.shape[0])])
+    record_ends = np.cumsum([0] + [signal.shape[0] for signal in signals])
+    leads = pa.ListArray.from_arrays(pa.array(lead_ends, pa.int32()), pa.array(samples))
+    columns = [
+        pa.array([item.source.ecg_id for item in batch], pa.int64()),
+        pa.array([item.source.patient_id for item in batch], pa.string()),
+        pa.array([Path(item.name).name for item in batch], pa.string()),
+        pa.array([item.sampling_rate for item in batch], pa.float64()),
+        pa.ListArray.from_arrays(pa.array(record_ends, pa.int32()), leads),
+    ]
+    return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
+def _write_questions(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = {name: [row.get(name) for row in rows] for name in QUESTION_FEATURES}
+    partial_path = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.table(columns, schema=QUESTION_FEATURES.arrow_schema), partial_path)
+    partial_path.replace(path)

@@ -1,0 +1,67 @@
+"""Splits that share no patient, and the check that says so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+
+def patient_fraction(patient: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the patient and the seed alone, whatever else is in the data set.
+
+    Example:
+        >>> patient_fraction("15709", 0) == patient_fraction("15709", 0)
+        True
+    """
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64
+
+
+def hold_out_patients(
+    rows: Iterable[dict[str, Any]], patients: Mapping[int, str | None], *, fraction: float, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Divide questions so that no patient is on both sides.
+
+    Args:
+        rows: Question rows.
+        patients: Patient of every ECG; an ECG without one counts as a patient of its own.
+        fraction: Share of patients to hold out.
+        seed: Of the division.
+
+    Returns:
+        Rows kept, rows held out, and comparison rows whose two ECGs fall on different sides: those are in neither.
+    """
+    kept, held_out, straddling = [], [], []
+    for row in rows:
+        sides = {patient_fraction(_patient(patients, ecg_id), seed) < fraction for ecg_id in row["ecg_id"]}
+        target = straddling if len(sides) > 1 else held_out if True in sides else kept
+        target.append(row)
+    return kept, held_out, straddling
+
+
+def overlap_report(
+    splits: Mapping[str, Iterable[dict[str, Any]]], patients: Mapping[int, str | None]
+) -> dict[str, dict[str, Any]]:
+    """For each pair of splits the ECGs and patients they share, and how many ECGs have no known patient.
+
+    Returns:
+        `{"train/test": {"ecgs": [...], "patients": [...]}, ...}` and `{"unknown_patients": {split: count}}`.
+    """
+    ecgs = {name: {ecg_id for row in rows for ecg_id in row["ecg_id"]} for name, rows in splits.items()}
+    known = {name: {patients[i] for i in ids if patients.get(i) is not None} for name, ids in ecgs.items()}
+    report: dict[str, dict[str, Any]] = {
+        f"{first}/{second}": {
+            "ecgs": sorted(ecgs[first] & ecgs[second]),
+            "patients": sorted(str(patient) for patient in known[first] & known[second]),
+        }
+        for first, second in combinations(ecgs, 2)
+    }
+    report["unknown_patients"] = {name: sum(patients.get(i) is None for i in ids) for name, ids in ecgs.items()}
+    return report
+
+
+def _patient(patients: Mapping[int, str | None], ecg_id: int) -> str:
+    patient = patients.get(ecg_id)
+    return f"ecg-{ecg_id}" if patient is None else patient

@@ -1,0 +1,1 @@
+"""Generating answers, scoring them, and the controls they are compared with."""

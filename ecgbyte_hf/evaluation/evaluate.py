@@ -1,0 +1,201 @@
+"""From prediction files to a report: exact match with intervals, beside every control."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.evaluation.controls import majority_predictions
+from ecgbyte_hf.evaluation.generate import read_predictions
+from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
+from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
+from ecgbyte_hf.evaluation.statistics import paired_difference
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.provenance import provenance, write_json
+
+logger = logging.getLogger(__name__)
+
+# A rule answers some questions only, so it is compared on those and is no control for all.
+CONTROLS_OVER_ALL = ("majority", "question_only", "zero_signal", "shuffled")
+
+
+def evaluate_predictions(
+    prepared: PreparedData,
+    predictions: str | Path,
+    *,
+    controls: Mapping[str, str | Path],
+    output: str | Path,
+    with_rule: bool = True,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    num_proc: int = 1,
+) -> dict[str, Any]:
+    """Score a model's answers and those of its controls on the same questions, and write the report.
+
+    Args:
+        prepared: The prepared folder the questions came from; its training questions give the majority answers.
+        predictions: What `ecgbyte generate` wrote.
+        controls: Prediction files by name: `question_only`, `zero_signal`, `shuffled`.
+        output: JSON file to write.
+        with_rule: Also answer by rule what a rule can (needs neurokit2).
+        n_resamples: Bootstrap resamples of each interval.
+        seed: Of the bootstrap.
+        num_proc: Processes that measure ECGs for the rule.
+
+    Returns:
+        The report: `exact_match`, `controls`, `best_control`, `difference_to_best_control`, `by_attribute`, `rule`.
+
+    Raises:
+        EcgDataError: a control's file does not answer the same questions.
+    """
+    rows = read_predictions(predictions)
+    scored = score_rows(rows)
+    clusters = [cluster_key(row) for row in rows]
+    scored_controls = {
+        "majority": score_rows(_with_predictions(rows, majority_predictions(prepared.questions("train"), rows)))
+    }
+    for name, path in controls.items():
+        control_rows = read_predictions(path)
+        if [row["sample_id"] for row in control_rows] != [row["sample_id"] for row in rows]:
+            raise EcgDataError(f"{path} does not answer the questions of {predictions} in the same order")
+        scored_controls[name] = score_rows(control_rows)
+    options = {"n_resamples": n_resamples, "seed": seed}
+    summary = summarise(scored, **options)
+    report: dict[str, Any] = {
+        **summary,
+        "controls": {
+            name: summarise(control, **options)["exact_match"] for name, control in scored_controls.items()
+        },
+    }
+    best = max(scored_controls, key=lambda name: report["controls"][name]["overall"])
+    report["best_control"] = best
+    report["difference_to_best_control"] = _paired(scored, scored_controls[best], clusters, **options)
+    report["by_attribute"] = {
+        name: _against_best_control(name, scored, scored_controls, clusters, **options)
+        for name in sorted({row["attribute_type"] for row in rows})
+    }
+    if with_rule:
+        report["rule"] = _rule_report(prepared, rows, scored, clusters, num_proc=num_proc, **options)
+    report["provenance"] = provenance(
+        "evaluate",
+        {"predictions": str(predictions), "controls": {name: str(path) for name, path in controls.items()}, **options},
+        data_hash=prepared.report["data_hash"],
+    )
+    write_json(output, report)
+    return report
+
+
+def _with_predictions(rows: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
+    return [{**row, "prediction": text} for row, text in zip(rows, predictions, strict=True)]
+
+
+def _paired(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], clusters: Sequence[int], **options: Any
+) -> dict[str, Any]:
+    difference = paired_difference(
+        [row["correct"] for row in first], [row["correct"] for row in second], clusters, **options
+    )
+    return {"value": difference.difference, "ci95": list(difference.ci95)}
+
+
+def _against_best_control(
+    attribute: str,
+    scored: Sequence[Mapping[str, Any]],
+    controls: Mapping[str, Sequence[Mapping[str, Any]]],
+    clusters: Sequence[int],
+    **options: Any,
+) -> dict[str, Any]:
+    """The model on one attribute's questions beside the control that does best on these very questions."""
+    chosen = [index for index, row in enumerate(scored) if row["attribute_type"] == attribute]
+    ours = [scored[index] for index in chosen]
+    theirs = {name: [rows[index] for index in chosen] for name, rows in controls.items()}
+    means = {name: sum(row["correct"] for row in rows) / len(rows) for name, rows in theirs.items()}
+    best = max(means, key=lambda name: means[name])
+    return {
+        "n": len(ours),
+        "value": sum(row["correct"] for row in ours) / len(ours),
+        "controls": means,
+        "best_control": best,
+        "difference_to_best_control": _paired(ours, theirs[best], [clusters[index] for index in chosen], **options),
+    }
+
+
+def _rule_report(
+    prepared: PreparedData,
+    rows: Sequence[Mapping[str, Any]],
+    scored: Sequence[Mapping[str, Any]],
+    clusters: Sequence[int],
+    *,
+    num_proc: int,
+    **options: Any,
+) -> dict[str, Any]:
+    """What a rule on measured intervals answers, and the model on those same questions."""
+    measurements = _measure_all(prepared, sorted({ecg_id for row in rows for ecg_id in row["ecg_id"]}), num_proc)
+    answers = [rule_answer(row, row["options"], [measurements[i] for i in row["ecg_id"]]) for row in rows]
+    chosen = [index for index, answer in enumerate(answers) if answer is not None]
+    if not chosen:
+        return {"n": 0, "questions": len(rows), "note": "a rule applies to none of these questions"}
+    ruled = score_rows(_with_predictions([rows[i] for i in chosen], [str(answers[i]) for i in chosen]))
+    ours = [scored[index] for index in chosen]
+    return {
+        "n": len(chosen),
+        "questions": len(rows),
+        **summarise(ruled, **options),
+        "model_on_the_same": summarise(ours, **options)["exact_match"],
+        "difference_to_rule": _paired(ours, ruled, [clusters[index] for index in chosen], **options),
+    }
+
+
+def _measure_all(prepared: PreparedData, ecg_ids: Sequence[int], num_proc: int) -> dict[int, EcgMeasurements]:
+    from tqdm.auto import tqdm
+
+    leads = prepared.leads
+    measure = partial(measure_ecg, sampling_rate=prepared.sampling_rate, lead_names=leads)
+    signals = (prepared.signal(ecg_id) for ecg_id in ecg_ids)
+    bar = partial(tqdm, total=len(ecg_ids), desc="rule", unit="ECG")
+    if num_proc > 1:
+        with ProcessPoolExecutor(num_proc) as pool:
+            return dict(zip(ecg_ids, bar(pool.map(measure, signals, chunksize=8)), strict=True))
+    return dict(zip(ecg_ids, bar(map(measure, signals)), strict=True))
+
+
+def report_table(report: Mapping[str, Any]) -> str:
+    """The report as a table for the terminal: one line per question type and attribute, one column per control."""
+    controls = list(report["controls"])
+    header = ["questions", "n", "model", "95 % interval", *controls]
+    lines = [header]
+    overall = report["exact_match"]
+    lines.append(
+        ["all", str(overall["n"]), _percent(overall["overall"]), _interval(overall["ci95"])]
+        + [_percent(report["controls"][name]["overall"]) for name in controls]
+    )
+    for group in ("by_type", "by_attribute"):
+        for name, value in overall[group].items():
+            others = [report["controls"][control][group][name]["value"] for control in controls]
+            lines.append(
+                [name, str(value["n"]), _percent(value["value"]), _interval(value["ci95"]), *map(_percent, others)]
+            )
+    rule = report.get("rule", {})
+    if rule.get("n"):
+        match = rule["model_on_the_same"]
+        lines.append(
+            ["where a rule applies", str(rule["n"]), _percent(match["overall"]), _interval(match["ci95"])]
+            + [""] * len(controls)
+            + [f"rule {_percent(rule['exact_match']['overall'])}"]
+        )
+    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(max(map(len, lines)))]
+    rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
+    return "\n".join(line.rstrip() for line in [rendered[0], "-" * len(rendered[0]), *rendered[1:]])
+
+
+def _percent(value: float) -> str:
+    return f"{100.0 * value:.1f}"
+
+
+def _interval(ci95: Sequence[float]) -> str:
+    return f"{100.0 * ci95[0]:.1f} to {100.0 * ci95[1]:.1f}"

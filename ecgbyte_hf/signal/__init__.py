@@ -1,0 +1,1 @@
+"""Recordings: what one is, and reading one from a file."""

@@ -1,0 +1,146 @@
+"""Give a causal language model rows for the ECG tokens, before any training.
+
+TRL never resizes embeddings, so the extended model is saved first; after that the unmodified `trl sft` trains it like
+any other model.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, EcgPrompt
+from ecgbyte_hf.models.errors_ecg_byte import VocabularyError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExtendedModel:
+    """What `extend_llm` made.
+
+    Attributes:
+        folder: Where the model, its tokenizer and the ECG processor were saved.
+        num_added: New tokens, and embedding rows.
+        vocab_size: Tokens of the extended tokenizer.
+        tied: Whether input and output embeddings share their weights.
+    """
+
+    folder: Path
+    num_added: int
+    vocab_size: int
+    tied: bool
+
+
+def ecg_token_strings(ecg_tokenizer: Any) -> list[str]:
+    """The texts a language model's tokenizer must know: start, end and one per symbol and merge."""
+    tokens = [f"<|ecg_{index}|>" for index in range(ecg_tokenizer.num_ecg_tokens)]
+    return [str(ecg_tokenizer.bos_token), str(ecg_tokenizer.eos_token), *tokens]
+
+
+def extend_llm(
+    model_name_or_path: str,
+    ecg_processor: Any,
+    output_dir: str | Path,
+    *,
+    prompt: EcgPrompt | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> ExtendedModel:
+    """Add the ECG tokens to a model and its tokenizer and save both.
+
+    Args:
+        model_name_or_path: Any `AutoModelForCausalLM` with a fast tokenizer.
+        ecg_processor: The `EcgByteProcessor`, saved in the subfolder `ecg_byte/`.
+        output_dir: A new folder, or one this function may overwrite.
+        prompt: How an ECG and a question become a prompt, with the length budget; saved beside the ECG tokenizer.
+        dtype: Weights' dtype, as in `from_pretrained`.
+        revision: Revision on the Hub.
+        trust_remote_code: Passed to `from_pretrained`.
+
+    Raises:
+        VocabularyError: the tokenizer splits an ECG token, or already had some of them.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.tokenization_utils_base import AddedToken
+
+    output_dir = Path(output_dir)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
+    model = AutoModelForCausalLM.from_pretrained(model_name_or_path, dtype=dtype, **options)
+
+    texts = ecg_token_strings(ecg_processor.tokenizer)
+    known = [text for text in texts if text in tokenizer.get_vocab()]
+    if known:
+        raise VocabularyError(
+            f"{model_name_or_path} already has {len(known)} ECG tokens (first: {known[0]}); start from a model that "
+            "was not extended, or remove them from its tokenizer"
+        )
+    # special=False keeps them in decoded text; normalized=False keeps normalisers from rewriting them.
+    num_added = tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
+    if tokenizer.pad_token is None:
+        # Padding with eos would let a trainer mask the real end of an answer.
+        tokenizer.add_special_tokens({"pad_token": "<|ecg_pad|>"})
+    _check_one_id_each(tokenizer, texts)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    model.save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+    save_ecg_parts(output_dir, ecg_processor, prompt or EcgPrompt())
+    tied = model.get_output_embeddings() is not None and (
+        model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    )
+    return ExtendedModel(output_dir, num_added, len(tokenizer), tied)
+
+
+def save_ecg_parts(folder: str | Path, ecg_processor: Any, prompt: EcgPrompt) -> Path:
+    """Write the ECG tokenizer, the feature extractor and the prompt into `folder/ecg_byte`.
+
+    A subfolder, because a root config.json of model types such as qwen2 makes AutoTokenizer ignore
+    `tokenizer_class`, and because trainers load the root's processor.
+    """
+    subfolder = Path(folder) / ECG_SUBFOLDER
+    ecg_processor.save_pretrained(subfolder)
+    prompt.save(subfolder)
+    return subfolder
+
+
+def load_prompter(model_dir: str | Path, prepared: PreparedData, *, view: str = "true") -> EcgPrompter:
+    """The prompter of an extended model's folder, without loading its weights.
+
+    Args:
+        model_dir: What `extend_llm` wrote.
+        prepared: Where the signals are.
+        view: `"true"` or `"question_only"`.
+    """
+    from transformers import AutoTokenizer
+
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+
+    subfolder = Path(model_dir) / ECG_SUBFOLDER
+    prompt = EcgPrompt.load(subfolder)
+    processor = EcgByteProcessor.from_pretrained(subfolder)
+    prepared.check_processor(processor)
+    lm_tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    return EcgPrompter(processor.tokenizer, lm_tokenizer, prompt, prepared.signal, view=view)
+
+
+def _check_one_id_each(tokenizer: Any, texts: list[str]) -> None:
+    """Several ECG tokens in a row must come out as exactly their ids, without spaces in between."""
+    ids = tokenizer("".join(texts), add_special_tokens=False)["input_ids"]
+    wanted = tokenizer.convert_tokens_to_ids(texts)
+    if ids != wanted:
+        first = next((text for text, got, want in zip(texts, ids, wanted, strict=False) if got != want), texts[-1])
+        raise VocabularyError(
+            f"the tokenizer does not keep {first} as one token between other ECG tokens; only fast tokenizers with "
+            "ordinary added tokens work"
+        )

@@ -1,0 +1,48 @@
+//! How many threads, and where they live.
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{Error, Result};
+
+/// A pool of its own for one call; `None` where one thread is enough.
+///
+/// `num_threads`: `None` for `RAYON_NUM_THREADS` or, without it, all cores. Rayon's global pool is not
+/// used: a process forked after its first use (a `DataLoader` worker, `multiprocessing`) inherits the
+/// pool without its threads and waits for them for ever. Starting a pool of two threads takes 60 us.
+pub(crate) fn pool(num_threads: Option<usize>) -> Result<Option<ThreadPool>> {
+    match num_threads {
+        Some(0) => Err(Error::NumThreads),
+        Some(1) => Ok(None),
+        _ => {
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(num_threads.unwrap_or(0))
+                .build()
+                .map_err(|error| Error::ThreadPool {
+                    reason: error.to_string(),
+                })?;
+            Ok((pool.current_num_threads() > 1).then_some(pool))
+        }
+    }
+}
+
+/// `apply` to each item and its index, in the items' order; of several errors the first item's.
+pub(crate) fn map<T: Sync, R: Send>(
+    items: &[T],
+    num_threads: Option<usize>,
+    apply: impl Fn(usize, &T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let num_threads = match items.len() {
+        0 | 1 if num_threads != Some(0) => Some(1),
+        _ => num_threads,
+    };
+    let serial = |(index, item)| apply(index, item);
+    match pool(num_threads)? {
+        None => items.iter().enumerate().map(serial).collect(),
+        Some(pool) => {
+            let results: Vec<Result<R>> =
+                pool.install(|| items.par_iter().enumerate().map(serial).collect());
+            results.into_iter().collect()
+        }
+    }
+}

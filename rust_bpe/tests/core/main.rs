@@ -1,0 +1,8 @@
+//! One binary for all integration tests: it links once.
+#![allow(clippy::unwrap_used)]
+
+mod corpora;
+mod encode;
+mod quantize;
+mod train;
+mod twin;

@@ -1,0 +1,76 @@
+"""Distribution `ecgbyte-hf`. The Rust core is a distribution of its own, `ecgbyte-rust-bpe`."""
+
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+CORE = "ecgbyte-rust-bpe>=0.1,<0.2"
+
+
+def core_requirement() -> str:
+    """The core of this checkout where there is one, so that one `pip install` builds both; else the published one.
+
+    A source distribution must not name a folder of the machine that made it.
+    """
+    local = HERE / "rust_bpe"
+    if (local / "Cargo.toml").is_file() and "sdist" not in sys.argv:
+        return f"ecgbyte-rust-bpe @ {local.as_uri()}"
+    return CORE
+
+
+REQUIRES = [
+    core_requirement(),
+    "datasets>=5,<6",
+    "huggingface_hub>=2,<3",
+    "numpy>=1.26",
+    "pyarrow>=17",
+    "PyWavelets>=1.6",
+    "PyYAML>=6",
+    "scipy>=1.12",
+    "tokenizers>=0.22",
+    "torch>=2.6",
+    "tqdm>=4.66",
+    "transformers>=5.20,<6",
+    "wfdb>=4.3,<5",
+]
+EXTRAS = {
+    "train": ["accelerate>=1.10", "peft>=0.21,<1", "trl>=1.16,<2"],
+    "eval": ["evaluate>=0.4.6"],
+    "rules": ["neurokit2>=0.2.12"],
+    "plot": ["matplotlib>=3.9"],
+}
+EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
+EXTRAS["test"] = [
+    "hypothesis>=6.100",
+    "maturin>=1.9.4,<2",
+    "mypy>=1.15",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "ruff>=0.12",
+    "scipy-stubs",
+    "types-PyYAML",
+    "types-tqdm",
+]
+
+setup(
+    name="ecgbyte-hf",
+    version="0.1.0",
+    description="Language models that read 12-lead ECGs as tokens: ECG-Byte for Hugging Face",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["ecgbyte_hf", "ecgbyte_hf.*"]),
+    package_data={"ecgbyte_hf": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["ecgbyte = ecgbyte_hf.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Rust",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
