@@ -173,7 +173,16 @@ def run_trl_sft(model: Path, rows: Path, output: Path, *, size: DemoSize, seed: 
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     log = output.with_name(output.name + ".log")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # `trl` starts its script through accelerate, which sets one thread unless told otherwise. Threads that wait
+    # passively do not burn the core that another process needs.
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",
+    }
     with open(log, "w", encoding="utf-8") as file:
         file.write(" ".join(command) + "\n")
         file.flush()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib import import_module
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -46,23 +46,40 @@ REGISTRATIONS: dict[str, Callable[[Any], None]] = {
 }
 
 
-class _RegisteringLoader(Loader):
-    """Runs a module's own loader, then the registration."""
+class _RegisteringLoader:
+    """Runs a module's own loader, then the registration, and leaves the module with its own loader.
 
-    def __init__(self, loader: Loader, register: Callable[[Any], None]) -> None:
+    What else a loader may be asked for (`get_code`, `is_package`, `get_resource_reader`, ...) is answered by the
+    module's own; therefore no base class, whose methods would hide it.
+    """
+
+    def __init__(self, loader: Any, register: Callable[[Any], None]) -> None:
         self._loader = loader
         self._register = register
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_loader", "_register"):  # asked for by copy and pickle, before __init__
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+        spec.loader = self._loader
+        try:
+            module: ModuleType | None = self._loader.create_module(spec)
+            return module
+        finally:
+            spec.loader = self  # type: ignore[assignment]
 
     def exec_module(self, module: ModuleType) -> None:
+        for holder, name in ((module.__spec__, "loader"), (module, "__loader__")):
+            if getattr(holder, name, None) is self:
+                setattr(holder, name, self._loader)
         self._loader.exec_module(module)
         self._register(module)
 
 
 class _RegisterOnImport(MetaPathFinder):
-    """Registers with each Auto module when it is first imported.
+    """Registers with each Auto module when it is imported, and again if it is imported anew or reloaded.
 
     `from transformers import AutoTokenizer` takes seconds, since it imports torch; `import ecgbyte_hf` and
     `ecgbyte --help` must not. So the registration waits until somebody else imports the Auto class.
@@ -71,28 +88,28 @@ class _RegisterOnImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in REGISTRATIONS or fullname in self._looking:
+        if fullname not in REGISTRATIONS:
             return None
-        self._looking.add(fullname)
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._looking.discard(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, REGISTRATIONS[fullname])
-        return spec
+        for finder in sys.meta_path:
+            if _is_ours(finder) or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _RegisteringLoader(spec.loader, REGISTRATIONS[fullname])  # type: ignore[assignment]
+                return spec
+        return None
 
-    def __init__(self) -> None:
-        self._looking: set[str] = set()
+
+def _is_ours(finder: Any) -> bool:
+    # By name: after a reload of this module, a finder of the old one is of another class.
+    return (type(finder).__module__, type(finder).__name__) == (__name__, _RegisterOnImport.__name__)
 
 
 def register() -> None:
     """Register now with every Auto module already imported, and with the others when they are."""
+    sys.meta_path[:] = [_RegisterOnImport(), *(finder for finder in sys.meta_path if not _is_ours(finder))]
     for name, register_with in REGISTRATIONS.items():
         if name in sys.modules:
-            register_with(sys.modules[name])
-    if not any(isinstance(finder, _RegisterOnImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _RegisterOnImport())
-
-
-register()
+            # import_module waits where another thread is still importing it; the finder above came too late for that.
+            register_with(import_module(name))

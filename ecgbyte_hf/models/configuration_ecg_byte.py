@@ -24,5 +24,6 @@ class EcgByteConfig(PreTrainedConfig):
     model_type = "ecg_byte"
 
     def __init__(self, vocab_size: int = 30, **kwargs: Any) -> None:
+        """Keep the number of ids."""
         super().__init__(**kwargs)
         self.vocab_size = vocab_size

@@ -14,16 +14,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, LeadError, SamplingRateError, UnitError
 from ecgbyte_hf.models.leads_ecg_byte import order_leads
 from ecgbyte_hf.signal.records import EcgRecord
-
-if TYPE_CHECKING:
-    import wfdb
 
 DESCRIPTION = "WFDB (.hea with its .dat or .mat)"
 
@@ -34,17 +30,19 @@ MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3,
 _LARGEST_HEADER = 1 << 20
 
 #: Bytes of one sample by format. Left out: the compressed ones, and 61, of which `wfdb` gives no stored numbers.
-_SAMPLE_BYTES = {"8": 1, "16": 2, "24": 3, "32": 4, "80": 1, "160": 2}
+_SAMPLE_BYTES: dict[str, int | Fraction] = {"8": 1, "16": 2, "24": 3, "32": 4, "80": 1, "160": 2}
 _SAMPLE_BYTES |= {"212": Fraction(3, 2), "310": Fraction(4, 3), "311": Fraction(4, 3)}
 
 _RECORD_LINE = re.compile(
     r"""[-\w]+ [ \t]+ (?P<signals>\d{1,9})
     (?:[ \t]+ (?P<rate>[^\s/]+) (?:/ -?\d+\.?\d* (?:\(-?\d+\.?\d*\))?)?
-    (?:[ \t]+ (?P<frames>0*[1-9]\d{0,17}) (?:[ \t].*)?)?)?  # What follows are time and date.""",
+    (?:[ \t]+ (?P<frames>(?!0+\b)\d{1,18}) (?:[ \t].*)?)?)?  # What follows are time and date.""",
     re.VERBOSE | re.ASCII,
 )
+#: The file is nothing but a name: `wfdb` would follow folders, "~" and URLs.
 _SIGNAL_LINE = re.compile(
-    r"""(?P<file>\S+) [ \t]+ (?P<format>\d{1,4}) (?:x(?P<per_frame>\d{1,9}))? (?::\d{1,9})? (?:\+(?P<offset>\d{1,18}))?
+    r"""(?P<file>(?!-[ \t])[-\w]+\.?\w*)
+    [ \t]+ (?P<format>\d{1,4}) (?:x(?P<per_frame>\d{1,9}))? (?::\d{1,9})? (?:\+(?P<offset>\d{1,18}))?
     (?:[ \t]+ (?P<gain>-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,9})?) (?:\(-?\d{1,18}\))? (?:/(?P<unit>\S+))?
     (?:[ \t]+ \d{1,18} (?:[ \t]+ -?\d{1,18}  # ADC resolution and zero
     (?:[ \t]+ -?\d{1,18} (?:[ \t]+ -?\d{1,18} (?:[ \t]+ \d{1,18}  # first sample, checksum, block size
@@ -59,41 +57,30 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, leads: Sequence[str] | None = None) -> EcgRecord:
-    """Read a recording.
-
-    Args:
-        path: the record's name with or without `.hea`, `.dat` or `.mat`.
-        leads: the channels to keep, in this order; None keeps all.
-
-    Raises:
-        EcgFileError, SamplingRateError, LeadError, UnitError: as `read_ecg` says.
-    """
-    header_path = _header_path(path)
-    record_line, channels = _parse_header(header_path)
+    """Read a recording, as `read_ecg` says; the path is its name with or without `.hea`, `.dat` or `.mat`."""
+    path = _header_path(path)
+    record_line, channels = _parse_header(path)
     names = [channel["name"] or f"signal {index}" for index, channel in enumerate(channels)]
     try:
         wanted = range(len(names)) if leads is None else order_leads(names, leads)
     except LeadError as error:
-        raise LeadError(f"{header_path}: {error}") from None
-    samples_per_frame = _samples_per_frame(header_path, channels)
-    sampling_rate = _frame_rate(header_path, record_line["rate"]) * samples_per_frame
-    millivolts = [_millivolts(header_path, names[index], channels[index]) for index in wanted]
-    _check_signal_files(header_path, record_line["frames"], channels)
-
-    record, physical = _read_samples(header_path, names)
-    signal = np.stack([physical[index] for index in wanted])
-    for row, index, factor in zip(signal, wanted, millivolts, strict=True):
-        row *= factor
-        # The skew is undone here: `wfdb` fails where two differ, and allocates as much as the header says.
-        kept = max(len(row) - (record.skew[index] or 0) * samples_per_frame, 0)
-        row[:kept] = row[len(row) - kept :]
-        row[kept:] = np.nan
+        raise LeadError(f"{path}: {error}") from None
+    sampling_rate = _sampling_rate(path, record_line, channels)
+    millivolts = [_millivolts(path, names[index], channels[index]) for index in wanted]
+    _check_signal_files(path, record_line, channels)
+    samples = _read_samples(path, names)
     source = {
         "format": "wfdb",
         "units": [channels[index]["unit"] or "mV" for index in wanted],
-        "gains": [record.adc_gain[index] for index in wanted],
+        "gains": [float(channels[index]["gain"]) for index in wanted],
     }
-    return EcgRecord(signal, sampling_rate, tuple(names[index] for index in wanted), header_path.stem, source=source)
+    return EcgRecord(
+        signal=np.stack([samples[index] * factor for index, factor in zip(wanted, millivolts, strict=True)]),
+        sampling_rate=sampling_rate,
+        lead_names=tuple(names[index] for index in wanted),
+        name=path.stem,
+        source=source,
+    )
 
 
 def _header_path(path: Path) -> Path:
@@ -105,26 +92,6 @@ def _header_path(path: Path) -> Path:
     return path.with_suffix(".hea")
 
 
-def _parse_header(path: Path) -> tuple[re.Match[str], list[re.Match[str]]]:
-    """Take the record line and the signal lines apart."""
-    lines = _header_lines(path)
-    record_line = _RECORD_LINE.fullmatch(lines[0]) if lines else None
-    if record_line is None:
-        # Four fields: what follows are time and date of the recording.
-        got = " ".join(lines[0].split()[:4])[:80] if lines else ""
-        raise EcgFileError(
-            f"{path}: not the header of a WFDB record: got the record line {got!r}, expected 'name signals rate "
-            "samples', with no samples left out rather than 0. Is the file complete? A multi-segment record "
-            "('name/segments ...') cannot be read: read its segments one by one, each by its own header."
-        )
-    if not len(lines) - 1 == int(record_line["signals"]) > 0:
-        raise EcgFileError(
-            f"{path}: got {len(lines) - 1} signal lines, expected {record_line['signals']} as the record line says, "
-            "and at least one. The header is damaged, or not one of a signal: download it again."
-        )
-    return record_line, [_parse_signal_line(path, line) for line in lines[1:]]
-
-
 def _header_lines(path: Path) -> list[str]:
     """Return the lines of a header without its comments, which may identify a person."""
     if not path.is_file() or path.stat().st_size > _LARGEST_HEADER:
@@ -134,8 +101,27 @@ def _header_lines(path: Path) -> list[str]:
         )
     # `wfdb` drops what is not ASCII before it splits lines. UTF-8, with line breaks of its own, is decoded after that.
     text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("ascii", errors="surrogateescape")
-    lines = [line.strip().encode("ascii", "surrogateescape").decode("utf-8", "replace") for line in text.splitlines()]
+    lines = [line.encode("ascii", "surrogateescape").decode("utf-8", "replace").strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _parse_header(path: Path) -> tuple[re.Match[str], list[re.Match[str]]]:
+    """Take the record line and the signal lines apart."""
+    lines = _header_lines(path) or [""]
+    record_line = _RECORD_LINE.fullmatch(lines[0])
+    if record_line is None:
+        raise EcgFileError(
+            # Four fields: what follows are time and date of the recording.
+            f"{path}: not the header of a WFDB record: got {' '.join(lines[0].split()[:4])[:80]!r}, expected 'name "
+            "signals rate samples', with no samples left out rather than 0. Is the file complete? A multi-segment "
+            "record ('name/segments ...') cannot be read: read its segments one by one, each by its own header."
+        )
+    if not len(lines) - 1 == int(record_line["signals"]) > 0:
+        raise EcgFileError(
+            f"{path}: got {len(lines) - 1} signal lines, expected {record_line['signals']} as the record line says, "
+            "and at least one. The header is damaged, or not one of a signal: download it again."
+        )
+    return record_line, [_parse_signal_line(path, line) for line in lines[1:]]
 
 
 def _parse_signal_line(path: Path, line: str) -> re.Match[str]:
@@ -144,37 +130,29 @@ def _parse_signal_line(path: Path, line: str) -> re.Match[str]:
     if channel is None or channel["format"] not in _SAMPLE_BYTES:
         raise EcgFileError(
             f"{path}: got the signal line {line[:80]!r}, expected 'file format gain(baseline)/unit resolution zero "
-            f"first checksum block name' with a format of {', '.join(_SAMPLE_BYTES)}. Is the header complete? Convert "
-            "other formats to 16, for example with `wfdb.rdrecord` and `wfdb.wrsamp`."
-        )
-    # Nothing but a name, since `wfdb` would follow folders, "~" and URLs, and drop letters that are not ASCII.
-    if not re.fullmatch(r"(?!-$)[-\w]+\.?\w*", channel["file"], re.ASCII):
-        raise EcgFileError(
-            f"{path}: got {channel['file'][:200]!r} as signal file, expected a plain file name of letters, digits, _, "
-            "- and one dot. A header may only name a file in its own folder: put it there and correct the header."
+            "first checksum block name', with a plain file name (letters, digits, _, - and one dot) in the header's "
+            f"own folder and a format of {', '.join(_SAMPLE_BYTES)}. Check that the header is complete, and convert "
+            "other formats to 16."
         )
     return channel
 
 
-def _samples_per_frame(path: Path, channels: list[re.Match[str]]) -> int:
-    """Return the samples per frame, which must be the same for all channels: they share one time axis."""
-    counts = {int(channel["per_frame"] or 1) for channel in channels}
-    if len(counts) > 1 or 0 in counts:
+def _sampling_rate(path: Path, record_line: re.Match[str], channels: list[re.Match[str]]) -> float:
+    """Return the samples per second of every channel: frames per second times samples per frame."""
+    rate = record_line["rate"]
+    # Without an exponent: `wfdb` would drop it.
+    if rate is None or not re.fullmatch(r"\d{1,18}(\.\d*)?|\.\d+", rate, re.ASCII) or float(rate) == 0:
         raise SamplingRateError(
-            f"{path}: got sampling rates that differ between leads ({sorted(counts)} samples in a frame), expected one "
-            "rate for all. Bring the record to one rate first."
+            f"{path}: the header states no sampling rate that can be used, got {str(rate)[:80]!r}, expected a "
+            "positive one in Hz after the number of signals. Find it out and add it to the header: it is not guessed."
         )
-    return counts.pop()
-
-
-def _frame_rate(path: Path, rate: str | None) -> float:
-    """Return the frames per second that the header states, without an exponent, which `wfdb` would drop."""
-    if rate is None or not re.fullmatch(r"\d{1,18}\.?\d*|\.\d+", rate, re.ASCII) or float(rate) == 0:
+    rates = {int(channel["per_frame"] or 1) * float(rate) for channel in channels}
+    if len(rates) > 1 or 0 in rates:
         raise SamplingRateError(
-            f"{path}: the header states no sampling rate that can be used, got {str(rate)[:80]!r}, expected a positive "
-            "one in Hz after the number of signals. Find it out and add it to the header: it is not guessed."
+            f"{path}: got sampling rates that differ between leads ({sorted(rates)} Hz), expected one rate for all. "
+            "Bring the record to one rate first."
         )
-    return float(rate)
+    return rates.pop()
 
 
 def _millivolts(path: Path, name: str, channel: re.Match[str]) -> float:
@@ -184,29 +162,29 @@ def _millivolts(path: Path, name: str, channel: re.Match[str]) -> float:
     gain = float(channel["gain"] or 0)
     if unit.lower() not in MILLIVOLTS or gain == 0 or not math.isfinite(gain):
         raise UnitError(
-            f"{path}: channel {name!r} is in {unit!r} with a gain of {channel['gain']}, expected a voltage (V, mV, uV, "
-            "nV) and a gain other than 0. Correct the header, or read the other channels with `leads=`."
+            f"{path}: channel {name!r} is in {unit!r} with a gain of {channel['gain']}, expected a voltage (V, mV, "
+            "uV, nV) and a gain other than 0. Correct the header, or read the other channels with `leads=`."
         )
     return MILLIVOLTS[unit.lower()]
 
 
-def _check_signal_files(path: Path, frames: str | None, channels: list[re.Match[str]]) -> None:
-    """Refuse signal files that are elsewhere, missing or too short, before memory of their stated size is asked for."""
-    expected = int(frames or 0)
+def _check_signal_files(path: Path, record_line: re.Match[str], channels: list[re.Match[str]]) -> None:
+    """Refuse signal files that are elsewhere, missing or too short, before memory of the stated size is asked for."""
+    expected = int(record_line["frames"] or 0)
     for name, group in groupby(channels, key=lambda channel: channel["file"]):
-        layouts, widths = zip(*(((c["format"], int(c["offset"] or 0)), int(c["per_frame"] or 1)) for c in group))
-        if len(set(layouts)) > 1:
+        fields = [(c["format"], int(c["offset"] or 0), int(c["per_frame"] or 1)) for c in group]
+        if len(set(fields)) > 1:
             raise EcgFileError(f"{path}: the channels of {name} differ in format or offset, expected the same.")
-        storage, offset = layouts[0]
+        storage, offset, per_frame = fields[0]
         place = _signal_path(path, name)
         size = place.stat().st_size
-        got = math.floor((size - offset) / (_SAMPLE_BYTES[storage] * sum(widths)))
+        got = math.floor((size - offset) / (_SAMPLE_BYTES[storage] * per_frame * len(fields)))
         # Where the header states no length, `wfdb` takes that of the first file.
         expected = expected or got
-        if got < max(expected, 1) or (not frames and got > expected):
+        if got < max(expected, 1) or (got > expected and not record_line["frames"]):
             raise EcgFileError(
-                f"{place}: got {size} bytes with {got} frames in format {storage}, expected {expected or 'some'} as "
-                f"{path.name} or the other signal file says. The file is truncated: download it again."
+                f"{place}: got {size} bytes ({got} frames in format {storage}), expected {max(expected, 1)} frames as "
+                f"{path.name} or its first signal file says. The file is truncated: download it again."
             )
 
 
@@ -215,8 +193,7 @@ def _signal_path(header_path: Path, name: str) -> Path:
     place = header_path.with_name(name)
     if not place.is_file():
         raise EcgFileError(
-            f"{place}: the signal file that {header_path.name} names is missing or no plain file. Download it into the "
-            "same folder."
+            f"{place}: the signal file that {header_path.name} names is missing, or no plain file. Download it."
         )
     folder, target = header_path.parent.resolve(), place.resolve().parent
     # The Hub's cache has links in REPO/snapshots/REVISION/... to the content in REPO/blobs.
@@ -226,25 +203,33 @@ def _signal_path(header_path: Path, name: str) -> Path:
     return place
 
 
-def _read_samples(path: Path, names: list[str]) -> tuple[wfdb.Record, list[np.ndarray]]:
-    """Return the record, and each channel in its unit with NaN for invalid samples, its skew left in."""
+def _read_samples(path: Path, names: list[str]) -> list[np.ndarray]:
+    """Return each channel in its unit, with NaN for invalid samples, checked against the header's sum."""
     import wfdb
 
     # Resolved, because `wfdb` takes "link/.." for the folder itself; the header's own name may be a link.
     record_name = str(path.parent.resolve() / path.stem)
     if "::" in record_name:
         raise EcgFileError(f"{path}: got a path with '::', which `wfdb` takes for a chain of URLs. Rename the folder.")
-    # Anything may fail in `wfdb` on damaged content (ValueError, TypeError, IndexError, a bare Exception were seen):
-    # it looks for little of it itself.
+    # On damaged content anything may fail in `wfdb` (ValueError, TypeError, IndexError, a bare Exception were seen).
     try:
         record = wfdb.rdrecord(record_name, physical=False, smooth_frames=False, ignore_skew=True)
-        physical = record.dac(expanded=True)
+        channels = record.dac(expanded=True)
     except Exception as error:
-        raise EcgFileError(f"{path}: `wfdb` cannot read it ({type(error).__name__}: {error}).") from error
+        # Without the error's own text, which may quote the recording's date.
+        raise EcgFileError(
+            f"{path}: `wfdb` cannot read it ({type(error).__name__}): the header, its time and date included, or a "
+            "signal file is damaged. Download them again."
+        ) from error
     for name, got, stated in zip(names, record.calc_checksum(expanded=True), record.checksum, strict=True):
         if stated is not None and got != stated % 65536:
             raise EcgFileError(
                 f"{path}: channel {name!r} adds up to {got}, expected {stated % 65536} as the header says: the signal "
                 "file is corrupt, or belongs to another header. Download it again."
             )
-    return record, physical
+    # The skew is undone here: `wfdb` fails where two differ, and allocates as much as the header says.
+    for channel, skew, per_frame in zip(channels, record.skew, record.samps_per_frame, strict=True):
+        kept = max(len(channel) - (skew or 0) * per_frame, 0)
+        channel[:kept] = channel[len(channel) - kept :]
+        channel[kept:] = np.nan
+    return channels
