@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgError
+from ecgbyte_hf import __version__
+from ecgbyte_hf.models.errors_ecg_byte import EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -30,17 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, commands = build_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _apply_config(given, commands)
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
     if not hasattr(options, "run"):
         parser.print_help()
         return 2
+    if unknown:
+        commands[options.command].error(f"unknown: {' '.join(unknown)}")
     try:
         return int(options.run(options))
     except EcgError as error:
         _say(f"ecgbyte {options.command}: {error}", stream=sys.stderr)
         return 1
-    except FileNotFoundError as error:
-        _say(f"ecgbyte {options.command}: {error.filename} is not there", stream=sys.stderr)
+    except OSError as error:  # a missing file, a full disk, and what transformers says of a model it cannot find
+        what = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        _say(f"ecgbyte {options.command}: {what}", stream=sys.stderr)
         return 1
     except ImportError as error:
         _say(
@@ -59,7 +64,9 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         prog="ecgbyte",
         description="Language models that read 12-lead ECGs as tokens.",
         epilog="Each command shows an example: `ecgbyte prepare --help`. Research use only; not a medical device.",
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"ecgbyte-hf {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
     commands: dict[str, argparse.ArgumentParser] = {}
 
@@ -70,6 +77,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
             description=summary,
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.set_defaults(run=run)
         command.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
@@ -102,7 +110,7 @@ def _add_demo(add: Adder) -> None:
     command.add_argument("--output", required=True, metavar="DIR", help="folder for everything the demo makes")
     command.add_argument("--records", type=int, help="simulated records (default: enough for 5 minutes)")
     command.add_argument("--steps", type=int, help="training steps (default: enough for 5 minutes)")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of records and training")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -158,25 +166,51 @@ def _add_prepare(add: Adder) -> None:
         "Read, clean and store every record once, with the questions about it.",
         "ecgbyte prepare ecg_qa --data-dir ecg-qa/ecgqa --signals-dir ptb-xl --output prepared",
     )
-    command.add_argument("source", choices=("ecg_qa", "synthetic"))
-    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("source", choices=("ecg_qa", "synthetic"), help="the data set")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--data-dir", metavar="DIR", help="ECG-QA's `ecgqa` folder")
     command.add_argument("--signals-dir", metavar="DIR", help="PTB-XL's folder, with records500/ in it")
-    command.add_argument("--dataset-config", default="ptbxl-template", help="ptbxl-template or ptbxl-paraphrased")
     command.add_argument(
-        "--metadata", nargs="+", default=[], metavar="CSV", help="tables with ecg_id and patient_id"
+        "--dataset-config",
+        nargs="+",
+        choices=("ptbxl-template", "ptbxl-paraphrased"),
+        default=["ptbxl-template"],
+        help="wording of ECG-QA's questions; both pools them, each in its own split (default: ptbxl-template)",
     )
-    command.add_argument("--held-out-fraction", type=float, default=0.0, metavar="SHARE")
+    command.add_argument(
+        "--metadata",
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="tables with ecg_id and patient_id (default: ptbxl_database.csv of --signals-dir)",
+    )
+    command.add_argument(
+        "--held-out-fraction",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the training patients whose questions become the split train_patient_disjoint (default: none)",
+    )
     command.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
-    command.add_argument("--profile", default=None, help="cleaning profile: reference, reference-low or none")
-    command.add_argument("--sampling-rate", type=float, default=250.0, help="Hz of the stored signals")
-    command.add_argument("--leads", nargs="+", metavar="LEAD", help="default: all 12")
-    command.add_argument("--seconds", type=float, default=10.0, help="seconds kept of each record")
     command.add_argument(
-        "--on-problem", nargs="+", default=[], metavar="NAME", help="allow records with: nan, flat, amplitude"
+        "--profile",
+        choices=("reference", "reference-low", "none"),
+        help="cleaning (default: reference; none for synthetic)",
     )
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--num-proc", type=int, default=1)
+    command.add_argument("--sampling-rate", type=float, default=250.0, help="Hz of the stored signals (default: 250)")
+    command.add_argument("--leads", nargs="+", metavar="LEAD", help="default: all 12")
+    command.add_argument(
+        "--seconds", type=float, default=10.0, help="kept of each record, from its start (default: 10)"
+    )
+    command.add_argument(
+        "--on-problem",
+        nargs="+",
+        default=[],
+        choices=("nan", "flat", "amplitude"),
+        help="keep records with these problems instead of refusing them",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the simulator, or of the held-out patients")
+    command.add_argument("--num-proc", type=int, default=1, help="processes that read and clean (default: 1)")
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -218,6 +252,9 @@ def _prepare(options: argparse.Namespace) -> int:
     for pair, shared_ids in report["overlap"].items():
         if pair != "unknown_patients":
             _say(f"  shared by {pair}: {len(shared_ids['ecgs'])} ECGs, {len(shared_ids['patients'])} patients")
+    for split, count in report["overlap"]["unknown_patients"].items():
+        if count:
+            _say(f"  {split}: the patient of {count} ECGs is unknown, so they are not checked")
     return 0
 
 
@@ -229,13 +266,23 @@ def _add_train_tokenizer(add: Adder) -> None:
         "ecgbyte train-tokenizer --data prepared --num-merges 3500 --output ecg-byte",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
-    command.add_argument("--output", required=True, metavar="DIR")
-    command.add_argument("--num-merges", type=int, default=3500)
-    command.add_argument("--calibration", choices=("percentile", "minmax"), default="percentile")
-    command.add_argument("--lead-boundary", choices=("cross", "split"), default="cross")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    command.add_argument("--num-merges", type=int, default=3500, help="merges to learn (default: 3500)")
+    command.add_argument(
+        "--calibration",
+        choices=("percentile", "minmax"),
+        default="percentile",
+        help="range of the amplitude bins: of all training records, or of each record (default: percentile)",
+    )
+    command.add_argument(
+        "--lead-boundary",
+        choices=("cross", "split"),
+        default="cross",
+        help="whether a token may go on in the next lead, as in the paper, or not (default: cross)",
+    )
     command.add_argument("--max-token-length", type=int, default=1024, help="longest token in samples")
     command.add_argument("--max-records", type=int, help="learn from a uniform draw of this many records")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of the draws")
     command.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
 
 
@@ -245,13 +292,14 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.prepared import PreparedData
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
+    prepared = PreparedData(options.data)
     with tqdm(total=options.num_merges, desc="merges", unit="merge") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
         report = train_tokenizer(
-            PreparedData(options.data),
+            prepared,
             options.output,
             num_merges=options.num_merges,
             calibration=options.calibration,
@@ -265,7 +313,8 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     judged = "held-out" if report["held_out"] else "training (there are no others)"
     _say(f"{report['merges']} merges from {report['records_trained_on']} records, saved in {options.output}")
     _say(f"on {report['records']} {judged} records:")
-    _say(f"  compression         {report['compression']:.2f} samples per token, {report['tokens_per_ecg']:.0f} per ECG")
+    per_ecg = f"{report['tokens_per_ecg']:.0f} tokens per ECG"
+    _say(f"  compression         {report['compression']:.2f} samples per token, {per_ecg}")
     _say(f"  round trip          {100 * report['round_trip']:.1f} % of records come back exactly")
     _say(f"  largest error       {report['max_error_mv']:.4f} mV (half a bin is {report['half_bin_mv']:.4f} mV)")
     _say(f"  outside the range   {100 * report['clipped']:.3f} % of samples")
@@ -281,14 +330,14 @@ def _add_encode(add: Adder) -> None:
         "ecgbyte encode --data prepared --model llama-ecg --output rows",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
-    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--model", metavar="DIR", help="what `ecgbyte extend-llm` wrote; writes training rows")
     command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes ids.parquet")
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
     command.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
     command.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
     command.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of the grouping")
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -300,9 +349,8 @@ def _encode(options: argparse.Namespace) -> int:
         return 2
     prepared = PreparedData(options.data)
     if options.tokenizer:
-        from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
-
-        report = encode_records(prepared, EcgByteTokenizer.from_pretrained(options.tokenizer), options.output)
+        tokenizer = _load_processor(options.tokenizer).tokenizer
+        report = encode_records(prepared, tokenizer, options.output)
         _say(f"{report['records']} records, {report['tokens']} tokens, {report['compression']:.2f} samples per token")
         return 0
     from ecgbyte_hf.training.extend_llm import load_prompter
@@ -339,9 +387,16 @@ def _add_extend_llm(add: Adder) -> None:
     )
     command.add_argument("--model", default="meta-llama/Llama-3.2-1B", help="any causal language model")
     command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
-    command.add_argument("--output", required=True, metavar="DIR")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
     command.add_argument("--reserve", type=int, default=64, help="tokens of these kept free for the answer")
+    command.add_argument(
+        "--init",
+        choices=("spread", "mean"),
+        default="spread",
+        help="new rows: spread like the old ones, or all at their mean (transformers' own resizing)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the new rows")
     command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")
     command.add_argument("--revision", help="revision of the model on the Hub")
     command.add_argument(
@@ -355,11 +410,10 @@ def _extend_llm(options: argparse.Namespace) -> int:
     import tempfile
 
     from ecgbyte_hf.data.prompts import EcgPrompt
-    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
     from ecgbyte_hf.training.extend_llm import extend_llm
 
     prompt = EcgPrompt(max_length=options.max_length, reserve=options.reserve)
-    processor = EcgByteProcessor.from_pretrained(options.tokenizer)
+    processor = _load_processor(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model
         if options.tiny_from:
@@ -368,7 +422,14 @@ def _extend_llm(options: argparse.Namespace) -> int:
 
             model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt)))
         made = extend_llm(
-            model, processor, options.output, prompt=prompt, dtype=options.dtype, revision=options.revision
+            model,
+            processor,
+            options.output,
+            prompt=prompt,
+            init=options.init,
+            seed=options.seed,
+            dtype=options.dtype,
+            revision=options.revision,
         )
     tied = "tied" if made.tied else "separate"
     _say(f"{made.num_added} tokens added, {made.vocab_size} in all, {tied} embeddings; saved in {made.folder}")
@@ -387,7 +448,7 @@ def _add_generate(add: Adder) -> None:
     command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
     command.add_argument("--data", metavar="DIR", help="what `ecgbyte prepare` wrote")
-    command.add_argument("--split", default="test")
+    command.add_argument("--split", default="test", help="whose questions are asked (default: test)")
     command.add_argument("--output", metavar="FILE", help="JSON Lines file; a broken run is resumed")
     command.add_argument(
         "--view",
@@ -397,33 +458,29 @@ def _add_generate(add: Adder) -> None:
     )
     command.add_argument("--record", metavar="PATH", help="one recording instead of a prepared folder")
     command.add_argument("--question", help="the question about --record")
-    command.add_argument("--batch-size", type=int, default=16)
-    command.add_argument("--max-new-tokens", type=int, default=64)
+    command.add_argument("--batch-size", type=int, default=16, help="questions at a time (default: 16)")
+    command.add_argument("--max-new-tokens", type=int, default=64, help="of the longest answer (default: 64)")
     command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
     command.add_argument("--seed", type=int, default=0, help="of the shuffled control")
 
 
 def _generate(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter
+    from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter, report_path
 
     if bool(options.record) == bool(options.data):
         _say("ecgbyte generate: give --data and --output, or --record and --question", stream=sys.stderr)
         return 2
+    needed = "question" if options.record else "output"
+    if not getattr(options, needed):
+        _say(f"ecgbyte generate: {'--record' if options.record else '--data'} needs --{needed}", stream=sys.stderr)
+        return 2
     language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
     if options.record:
-        if not options.question:
-            _say("ecgbyte generate: --record needs --question", stream=sys.stderr)
-            return 2
         from ecgbyte_hf.signal.records import read_ecg
 
-        answer = language_model.answer(
-            read_ecg(options.record), options.question, max_new_tokens=options.max_new_tokens
-        )
-        _say(answer)
+        record = read_ecg(options.record)
+        _say(language_model.answer(record, options.question, max_new_tokens=options.max_new_tokens))
         return 0
-    if not options.output:
-        _say("ecgbyte generate: --data needs --output", stream=sys.stderr)
-        return 2
     from ecgbyte_hf.data.prepared import PreparedData
 
     prepared = PreparedData(options.data)
@@ -438,7 +495,8 @@ def _generate(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
     )
-    _say(f"{len(rows)} answers in {path}")
+    cut = json.loads(report_path(path).read_text(encoding="utf-8"))["answers_at_limit"]
+    _say(f"{len(rows)} answers in {path}" + (f", {cut} of them cut off at --max-new-tokens" if cut else ""))
     return 0
 
 
@@ -462,7 +520,7 @@ def _add_evaluate(add: Adder) -> None:
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     command.add_argument("--num-proc", type=int, default=1, help="processes that measure ECGs for the rule")
 
 
@@ -502,19 +560,18 @@ def _add_plot(add: Adder) -> None:
         "Draw an ECG with its tokens.",
         "ecgbyte plot merges --tokenizer ecg-byte --record 00001_hr --output tokens.png",
     )
-    command.add_argument("what", choices=("merges",))
+    command.add_argument("what", choices=("merges",), help="merges: the trace of each lead over its tokens")
     command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
-    command.add_argument("--record", required=True, metavar="PATH")
+    command.add_argument("--record", required=True, metavar="PATH", help="the recording")
     command.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
     command.add_argument("--seconds", type=float, help="draw only the beginning")
 
 
 def _plot(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import plot_tokens, save_figure
-    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
     from ecgbyte_hf.signal.records import read_ecg
 
-    processor = EcgByteProcessor.from_pretrained(options.tokenizer)
+    processor = _load_processor(options.tokenizer)
     signal = processor.feature_extractor.clean(read_ecg(options.record))
     if options.seconds:
         signal = signal[:, : round(options.seconds * processor.tokenizer.sampling_rate)]
@@ -524,41 +581,84 @@ def _plot(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load_processor(place: str) -> Any:
+    """Feature extractor and tokenizer of a folder, or of `USER/NAME` on the Hub.
+
+    Any other name is refused here: it would be looked for on the Hub, for minutes where there is no network.
+    """
+    if not Path(place).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+        raise EcgFileError(f"{place} is not there; expected a folder that `ecgbyte train-tokenizer` wrote")
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+
+    return EcgByteProcessor.from_pretrained(place)
+
+
 def _apply_config(given: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> None:
     """Make the values of a command's YAML file its defaults; what is given on the command line wins."""
-    if not given or given[0] not in commands or "--config" not in given[:-1]:
+    if not given or given[0] not in commands:
         return
     command = commands[given[0]]
-    path = given[list(given).index("--config") + 1]
-    import yaml
-
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        command.error(f"--config {path}: {error.strerror}")
-    except yaml.YAMLError as error:
-        command.error(f"--config {path}: not YAML ({error})")
-    if not isinstance(values, dict):
-        command.error(f"--config {path}: expected `option: value` lines")
+        path = finder.parse_known_args(given[1:])[0].config
+    except argparse.ArgumentError:
+        return  # `--config` without a file: the command's own parser says so
+    if path is None:
+        return
     actions = {
         action.dest: action
         for action in command._actions
         if action.option_strings and action.dest not in ("help", "config")
     }
-    for name, value in values.items():
+    for name, value in _read_config(path, command).items():
         action = actions.get(str(name).replace("-", "_"))
         if action is None:
             known = ", ".join(sorted(actions))
             command.error(f"--config {path}: unknown option {name!r}; known: {known}")
-        convert: Callable[[Any], Any] = action.type if callable(action.type) else lambda item: item
-        try:
-            default = [convert(item) for item in value] if isinstance(value, list) else convert(value)
-        except (TypeError, ValueError) as error:
-            command.error(f"--config {path}: {name}: {error}")
-        if action.choices is not None and default not in action.choices:
-            command.error(f"--config {path}: {name} is {default!r}; known: {', '.join(map(str, action.choices))}")
-        command.set_defaults(**{action.dest: default})
         action.required = False
+        # Options that may be repeated add to their default, so it must not be there.
+        if not any(word.partition("=")[0] in action.option_strings for word in given):
+            command.set_defaults(**{action.dest: _config_value(action, value, f"--config {path}: {name}", command)})
+
+
+def _read_config(path: str, command: argparse.ArgumentParser) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        command.error(f"--config {path}: {error.strerror}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        command.error(f"--config {path}: not YAML ({' '.join(str(error).split())})")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        command.error(f"--config {path}: expected `option: value` lines")
+    return values
+
+
+def _config_value(action: argparse.Action, value: Any, where: str, command: argparse.ArgumentParser) -> Any:
+    """A value of a YAML file as the command line would give it: of the option's type, a list where several may be."""
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            command.error(f"{where} is {value!r}, expected true or false")
+        return value
+    takes_many = action.nargs == "+" or isinstance(action, argparse._AppendAction)
+    items = value if takes_many and isinstance(value, list) else [value]
+    convert: Callable[[Any], Any] = action.type if callable(action.type) else str
+    converted = []
+    for item in items:
+        if item is None or isinstance(item, (bool, list, dict)) or (action.type is int and isinstance(item, float)):
+            command.error(f"{where} is {item!r}, expected {getattr(action.type, '__name__', 'text')}")
+        try:
+            converted.append(convert(item))
+        except (TypeError, ValueError) as error:
+            command.error(f"{where}: {error}")
+    for item in converted:
+        if action.choices is not None and item not in action.choices:
+            command.error(f"{where} is {item!r}; known: {', '.join(map(str, action.choices))}")
+    return converted if takes_many else converted[0]
 
 
 def _say(text: Any, *, stream: Any = None) -> None:

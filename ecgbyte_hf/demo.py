@@ -52,11 +52,11 @@ class DemoSize:
         num_layers: Its depth.
     """
 
-    num_records: int = 4000
-    num_merges: int = 2000
-    max_steps: int = 900
-    batch_size: int = 16
-    learning_rate: float = 2e-3
+    num_records: int = 3000
+    num_merges: int = 700
+    max_steps: int = 700
+    batch_size: int = 8
+    learning_rate: float = 1e-3
     hidden_size: int = 128
     num_layers: int = 4
 
@@ -105,7 +105,7 @@ def run_demo(output_dir: str | Path, *, size: DemoSize | None = None, seed: int 
             num_layers=size.num_layers,
             seed=seed,
         )
-        extend_llm(str(tiny), processor, root / "extended", prompt=prompt)
+        extend_llm(str(tiny), processor, root / "extended", prompt=prompt, seed=seed)
     with clock.stage("write training rows"):
         for view, folder in (("true", "rows"), ("question_only", "rows-question-only")):
             prompter = load_prompter(root / "extended", prepared, view=view)
@@ -121,9 +121,7 @@ def run_demo(output_dir: str | Path, *, size: DemoSize | None = None, seed: int 
         run_trl_sft(root / "extended", root / "rows", root / "ecg-llm", size=size, seed=seed)
         save_ecg_parts(root / "ecg-llm", processor, prompt)
     with clock.stage("train the question-only control"):
-        run_trl_sft(
-            root / "extended", root / "rows-question-only", root / "question-only-llm", size=size, seed=seed
-        )
+        run_trl_sft(root / "extended", root / "rows-question-only", root / "question-only-llm", size=size, seed=seed)
         save_ecg_parts(root / "question-only-llm", processor, prompt)
     with clock.stage("answer the test questions"):
         answers = _answer_all(root, prepared, seed)

@@ -1,9 +1,15 @@
 """Fixtures for all tests."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.data.prepared import PreparedData
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +72,50 @@ def pytest_configure(config: pytest.Config) -> None:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
         allowed = {line for line in lines if line and not line.startswith("#")}
         config.pluginmanager.register(SkipGate(allowed), "skip-gate")
+
+
+# Data sets that tests build are cached here and not in the user's home. Set before `datasets` is imported.
+_DATASETS_CACHE = tempfile.mkdtemp(prefix="ecgbyte-tests-")
+os.environ["HF_DATASETS_CACHE"] = _DATASETS_CACHE
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_DATASETS_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def small_prepared(tmp_path_factory: pytest.TempPathFactory) -> "PreparedData":
+    """40 simulated ECGs of two leads at 100 Hz: 36 to train, 2 to validate, 2 to test; 15 questions about each."""
+    from ecgbyte_hf.data.sources import prepare_synthetic
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+    extractor = EcgByteFeatureExtractor(profile="none", sampling_rate=100, leads=["I", "aVF"])
+    folder = tmp_path_factory.mktemp("small") / "prepared"
+    return prepare_synthetic(folder, feature_extractor=extractor, num_records=40, seed=3)
+
+
+@pytest.fixture(scope="session")
+def small_ecg_byte(small_prepared: "PreparedData") -> Path:
+    """The folder of a tokenizer with 60 merges learnt from `small_prepared`."""
+    from ecgbyte_hf.training.train_tokenizer import train_tokenizer
+
+    folder = small_prepared.folder.with_name("ecg-byte")
+    train_tokenizer(small_prepared, folder, num_merges=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_llm(small_prepared: "PreparedData", small_ecg_byte: Path) -> Path:
+    """The folder of a tiny random Llama with rows for that tokenizer; prompts of 384 tokens, so every ECG is cut."""
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+    from ecgbyte_hf.training.extend_llm import extend_llm
+    from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
+
+    prompt = EcgPrompt(max_length=384, reserve=16)
+    base = small_prepared.folder.with_name("tiny-llama")
+    make_tiny_llama(
+        base, texts_of(small_prepared, prompt), hidden_size=32, num_layers=2, num_heads=2, text_vocab_size=320
+    )
+    processor = EcgByteProcessor.from_pretrained(small_ecg_byte)
+    return extend_llm(str(base), processor, small_prepared.folder.with_name("extended"), prompt=prompt).folder

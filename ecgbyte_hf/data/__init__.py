@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
 # A new data set is one file with a builder, one test and one line here.
 BUILDERS = {
@@ -19,7 +22,7 @@ def load_dataset(
     config: str | None = None,
     *,
     split: str | None = None,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
     streaming: bool = False,
     num_proc: int | None = None,
     cache_dir: str | None = None,
@@ -41,7 +44,7 @@ def load_dataset(
         A `datasets.Dataset`, or a `DatasetDict` (`Iterable...` when streaming).
 
     Raises:
-        EcgDataError: unknown name, or a folder that does not hold the data set.
+        EcgDataError: unknown name or configuration, or files that do not hold the data set.
 
     Example:
         >>> rows = load_dataset("synthetic", "questions", num_records=4, split="train")
@@ -52,10 +55,30 @@ def load_dataset(
         raise EcgDataError(f"unknown data set {name!r}; known: {', '.join(sorted(BUILDERS))}")
     module, class_name = BUILDERS[name]
     builder_class = getattr(import_module(module), class_name)
+    configs = list(builder_class.builder_configs)
+    if config is None and builder_class.DEFAULT_CONFIG_NAME is None or config is not None and config not in configs:
+        raise EcgDataError(f"{name} has no configuration {config!r}; choose one of {', '.join(configs)}")
     if data_dir is not None:
+        data_dir = str(data_dir)
+        # Part of the cache's name: `datasets` would go on giving the old rows of a changed file.
         config_kwargs["fingerprint"] = builder_class.fingerprint(data_dir)
     builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache_dir, **config_kwargs)
-    if streaming:
-        return builder.as_streaming_dataset(split=split)
-    builder.download_and_prepare(num_proc=num_proc)
+    with _own_errors():
+        if streaming:
+            return builder.as_streaming_dataset(split=split)
+        builder.download_and_prepare(num_proc=num_proc)
     return builder.as_dataset(split=split)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise our own error where `datasets` has wrapped it in one of its own, which says nothing."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, EcgError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,40 +97,111 @@ def read_question_file(path: str | Path) -> list[dict[str, Any]]:
     """
     try:
         items = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise EcgDataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise EcgDataError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(items, list):
         raise EcgDataError(f"{path}: expected a list of questions, got {type(items).__name__}")
     return [_question_row(path, index, item) for index, item in enumerate(items)]
 
 
-def _question_row(path: str | Path, index: int, item: dict[str, Any]) -> dict[str, Any]:
+def _question_row(path: str | Path, index: int, item: Any) -> dict[str, Any]:
+    where = f"{path}: item {index}"
+    if not isinstance(item, dict):
+        raise EcgDataError(f"{where} is {item!r:.60}, expected a question with its keys")
     missing = [key for key in (*_REQUIRED, "ecg_id") if key not in item]
     if missing:
-        raise EcgDataError(f"{path}: item {index} lacks {', '.join(missing)}")
+        raise EcgDataError(f"{where} lacks {', '.join(missing)}")
+    answer, ecg_ids = _texts(item["answer"], f"{where}: answer"), _ecg_ids(item["ecg_id"], where)
+    if not answer or not ecg_ids:
+        raise EcgDataError(f"{where} has no answer or no ECG; the empty answer is written ['none']")
     paths = item.get("ecg_path")
-    row = {key: item[key] for key in _REQUIRED}
-    row["ecg_id"] = [int(number) for number in item["ecg_id"]]
-    row["attribute"] = item.get("attribute")
-    row["ecg_path"] = [paths] if isinstance(paths, str) else paths
-    return row
+    if paths is not None:
+        paths = _texts([paths] if isinstance(paths, str) else paths, f"{where}: ecg_path")
+        if len(paths) != len(ecg_ids):
+            raise EcgDataError(f"{where} has {len(ecg_ids)} ECGs and {len(paths)} paths")
+    return {
+        **{key: _integer(item, key, where) for key in ("template_id", "question_id", "sample_id")},
+        **{key: _text(item, key, where) for key in ("question_type", "attribute_type", "question")},
+        "answer": answer,
+        "ecg_id": ecg_ids,
+        "attribute": None if item.get("attribute") is None else _texts(item["attribute"], f"{where}: attribute"),
+        "ecg_path": paths,
+    }
+
+
+def _integer(item: Mapping[str, Any], key: str, where: str) -> int:
+    value = item[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise EcgDataError(f"{where}: {key} is {value!r:.60}, expected an integer")
+    return value
+
+
+def _text(item: Mapping[str, Any], key: str, where: str) -> str:
+    value = item[key]
+    if not isinstance(value, str):
+        raise EcgDataError(f"{where}: {key} is {value!r:.60}, expected text")
+    return value
+
+
+def _texts(value: Any, what: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise EcgDataError(f"{what} is {value!r:.60}, expected a list of texts")
+    return value
+
+
+def _ecg_ids(value: Any, where: str) -> list[int]:
+    if not isinstance(value, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in value):
+        raise EcgDataError(f"{where}: ecg_id is {value!r:.60}, expected a list of ECG numbers")
+    return value
 
 
 def read_template_options(path: str | Path) -> dict[int, list[str]]:
-    """`answers_for_each_template.csv`: the valid answers of every template.
+    """Read ECG-QA's `answers_for_each_template.csv`: template id -> valid options.
+
+    Args:
+        path: A CSV with the columns `template_id` and `classes`, the latter a Python list of strings as text.
 
     Raises:
-        EcgDataError: the file or one of its lists is malformed.
+        EcgDataError: the file is missing, has other columns, or a line that does not hold an id and a list of strings.
     """
+    path = Path(path)
     options: dict[int, list[str]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                classes = ast.literal_eval(row["classes"])
-                options[int(row["template_id"])] = [str(name) for name in classes]
-            except (KeyError, ValueError, SyntaxError) as error:
-                raise EcgDataError(f"{path}: malformed row {row!r}; expected template_id and a list") from error
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not {"template_id", "classes"} <= set(reader.fieldnames or ()):
+                raise EcgDataError(
+                    f"{path} has the columns {reader.fieldnames}, expected template_id and classes; "
+                    "pass ECG-QA's answers_for_each_template.csv"
+                )
+            for line in reader:
+                template, classes = _parse_template_line(line, f"{path}, line {reader.line_num}")
+                if template in options:
+                    raise EcgDataError(f"{path}, line {reader.line_num}: template {template} is there twice")
+                options[template] = classes
+    except OSError as error:
+        raise EcgDataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise EcgDataError(f"{path} is not UTF-8 text: {error}") from error
+    if not options:
+        raise EcgDataError(f"{path} holds no template")
     return options
+
+
+def _parse_template_line(line: Mapping[str, Any], where: str) -> tuple[int, list[str]]:
+    try:
+        template = int(line["template_id"])
+        classes = ast.literal_eval(line["classes"])
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise EcgDataError(
+            f"{where}: got {str(line['template_id'])[:20]!r} and {str(line['classes'])[:60]!r}, expected a template "
+            "id and a list of strings"
+        ) from error
+    if not isinstance(classes, list) or not classes or not all(isinstance(option, str) for option in classes):
+        raise EcgDataError(f"{where}: template {template} has {classes!r:.80}, expected a list of strings")
+    return template, classes
 
 
 def ptb_xl_path(ecg_id: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgbyte_hf.data.chat import EcgPrompter, group_by_ecg
+from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -33,14 +34,19 @@ def encode_records(prepared: PreparedData, ecg_tokenizer: Any, output_dir: str |
 
     Returns:
         Counts: records, samples, tokens, compression.
+
+    Raises:
+        EcgError: the records were not cleaned as the tokenizer expects.
     """
     from tqdm.auto import tqdm
 
+    ecg_tokenizer.check_cleaning(prepared.preprocessor)
+
     schema = pa.schema([("ecg_id", pa.int64()), ("input_ids", pa.list_(pa.int32()))])
-    path = Path(output_dir) / "ids.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
     samples = tokens = 0
-    partial_path = path.with_name(f".{path.name}.partial")
+    partial_path = output_dir / ".ids.parquet.partial"
     with pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
         for start in tqdm(range(0, len(prepared.ecg_ids), _CHUNK), desc="encode", unit="chunk"):
             ecg_ids = prepared.ecg_ids[start : start + _CHUNK]
@@ -49,7 +55,7 @@ def encode_records(prepared: PreparedData, ecg_tokenizer: Any, output_dir: str |
             samples += sum(signal.size for signal in signals)
             tokens += sum(map(len, ids))
             writer.write_table(pa.table({"ecg_id": ecg_ids, "input_ids": ids}, schema=schema))
-    partial_path.replace(path)
+    _replace_rows(output_dir, {"ids": partial_path})
     report = {
         "records": len(prepared.ecg_ids),
         "samples": samples,
@@ -57,7 +63,7 @@ def encode_records(prepared: PreparedData, ecg_tokenizer: Any, output_dir: str |
         "compression": samples / max(tokens, 1),
         "provenance": provenance("encode", {"data": str(prepared.folder)}, data_hash=prepared.report["data_hash"]),
     }
-    write_json(Path(output_dir) / "encode.json", report)
+    write_json(output_dir / "encode.json", report)
     return report
 
 
@@ -79,7 +85,7 @@ def encode_rows(
         prompter: Writes the rows.
         splits: Splits to write.
         questions_per_row: 1 writes `prompt`/`completion` text; more writes `input_ids`/`labels` with up to that many
-            questions about the same ECG behind one another.
+            questions about the same ECG behind one another, as many as fit without cutting the ECG further.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
 
@@ -87,7 +93,7 @@ def encode_rows(
         Counts by split, the budget's cuts among them.
 
     Raises:
-        EcgDataError: a split is empty.
+        EcgDataError: a split is empty, or the folder holds rows of something else.
         BudgetError: a row does not fit.
     """
     from tqdm.auto import tqdm
@@ -96,24 +102,27 @@ def encode_rows(
     output_dir.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Any] = {}
     hashes: dict[str, str] = {}
-    for split in splits:
+    written: dict[str, Path] = {}
+    for split in dict.fromkeys(splits):
         rows = prepared.questions(split)
         if question_types is not None:
             rows = [row for row in rows if row["question_type"] in question_types]
         if not rows:
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
-        before = prompter.report.__class__()
-        prompter.report = before
+        prompter.report = BudgetReport()
         if questions_per_row == 1:
             made: Iterator[dict[str, Any]] = (prompter.training_row(row) for row in rows)
-            total, schema = len(rows), TEXT_SCHEMA
+            schema = TEXT_SCHEMA
         else:
-            groups = list(group_by_ecg(rows, questions_per_row, np.random.default_rng(seed)))
-            made = (prompter.grouped_row(group) for group in groups)
-            total, schema = len(groups), TOKEN_SCHEMA
-        _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), output_dir / f"{split}.parquet", schema)
-        counts[split] = {"questions": len(rows), **before.to_dict()}
+            groups = group_by_ecg(rows, questions_per_row, np.random.default_rng(seed))
+            made = (row for group in groups for row in prompter.grouped_rows(group))
+            schema = TOKEN_SCHEMA
+        written[split] = output_dir / f".{split}.parquet.partial"
+        total = len(rows) if questions_per_row == 1 else None
+        _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
+        counts[split] = {"questions": len(rows), **prompter.report.to_dict()}
+    _replace_rows(output_dir, written)
     report = {
         "splits": counts,
         "view": prompter.view,
@@ -124,6 +133,8 @@ def encode_rows(
                 "splits": splits,
                 "questions_per_row": questions_per_row,
                 "question_types": question_types,
+                "prompt": asdict(prompter.prompt),
+                "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
                 "seed": seed,
             },
             data_hash=hashes,
@@ -133,10 +144,9 @@ def encode_rows(
     return report
 
 
-def _write_rows(rows: Any, path: Path, schema: pa.Schema) -> None:
-    partial_path = path.with_name(f".{path.name}.partial")
+def _write_rows(rows: Iterable[dict[str, Any]], path: Path, schema: pa.Schema) -> None:
     batch: list[dict[str, Any]] = []
-    with pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for row in rows:
             batch.append(row)
             if len(batch) == _CHUNK:
@@ -144,4 +154,19 @@ def _write_rows(rows: Any, path: Path, schema: pa.Schema) -> None:
                 batch.clear()
         if batch:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    partial_path.replace(path)
+
+
+def _replace_rows(output_dir: Path, written: dict[str, Path]) -> None:
+    """Put all files in place together: a trainer takes every Parquet file of a folder, so all must be of one run."""
+    report = output_dir / "encode.json"
+    if report.is_file():
+        report.unlink()
+        for stale in output_dir.glob("*.parquet"):
+            stale.unlink()
+    elif strange := sorted(path.name for path in output_dir.glob("*.parquet") if path.stem not in written):
+        raise EcgDataError(
+            f"{output_dir} holds {', '.join(strange)}, which `ecgbyte encode` did not write; a trainer would read it "
+            "as rows too. Choose another folder"
+        )
+    for split, path in written.items():
+        path.replace(output_dir / f"{split}.parquet")

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +45,8 @@ RECORD_SCHEMA = pa.schema(
     ]
 )
 _ROW_GROUP = 64
+# Records that one process cleans at a time.
+_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,25 @@ class PreparedData:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        # Written last: without it the job was killed, and what else is there may be half of it.
         if not (self.folder / "prepare.json").is_file():
             raise EcgDataError(f"{self.folder} holds no prepare.json; make it with `ecgbyte prepare`")
-        self.report: dict[str, Any] = json.loads((self.folder / "prepare.json").read_text(encoding="utf-8"))
-        self._preprocessor = json.loads((self.folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        self._table = pq.read_table(self.folder / "records.parquet", memory_map=True)
+        self.report: dict[str, Any] = _read_json(self.folder / "prepare.json")
+        self._preprocessor = _read_json(self.folder / "preprocessor_config.json")
+        try:
+            self._table = pq.read_table(self.folder / "records.parquet", schema=RECORD_SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise EcgDataError(f"{self.folder}/records.parquet cannot be read: {error}; prepare anew") from error
         self.ecg_ids: list[int] = self._table.column("ecg_id").to_pylist()
         self._row = {ecg_id: row for row, ecg_id in enumerate(self.ecg_ids)}
         self.patients: dict[int, str | None] = dict(
             zip(self.ecg_ids, self._table.column("patient_id").to_pylist(), strict=True)
         )
+
+    @property
+    def preprocessor(self) -> dict[str, Any]:
+        """Configuration of the feature extractor that cleaned the records."""
+        return dict(self._preprocessor)
 
     @property
     def sampling_rate(self) -> float:
@@ -101,8 +114,8 @@ class PreparedData:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the question splits, in the order they were written."""
-        return list(self.report["questions"])
+        """Names of the question splits, sorted."""
+        return sorted(self.report["questions"])
 
     def signal(self, ecg_id: int) -> np.ndarray:
         """The cleaned signal of one record: float32 (leads, samples) in mV.
@@ -127,7 +140,7 @@ class PreparedData:
 
     def template_options(self) -> dict[int, list[str]]:
         """The valid answers of every template."""
-        stored = json.loads((self.folder / "template_options.json").read_text(encoding="utf-8"))
+        stored = _read_json(self.folder / "template_options.json")
         return {int(key): value for key, value in stored.items()}
 
     def check_processor(self, processor: Any) -> None:
@@ -140,6 +153,7 @@ class PreparedData:
         differing = [
             f"{name} is {value!r} here and {theirs.get(name)!r} there"
             for name, value in self._preprocessor.items()
+            # Which problems were allowed decides which records are there, not what cleaning does to them.
             if name in ("profile", "sampling_rate", "leads") and theirs.get(name) != value
         ]
         if differing:
@@ -151,6 +165,18 @@ class PreparedData:
     def train_ecg_ids(self) -> list[int]:
         """Records that training questions refer to: the only ones a tokenizer may be learnt from."""
         return sorted({ecg_id for row in self.questions("train") for ecg_id in row["ecg_id"]})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EcgDataError(f"cannot read {path}: {error.strerror or error}; prepare anew") from error
+    except ValueError as error:
+        raise EcgDataError(f"{path}: not JSON ({error}); prepare anew") from error
+    if not isinstance(content, dict):
+        raise EcgDataError(f"{path}: expected an object, got {type(content).__name__}; prepare anew")
+    return content
 
 
 def prepare(
@@ -183,11 +209,15 @@ def prepare(
         notes: Further entries of the report.
 
     Raises:
-        EcgDataError: no record at all could be used.
+        EcgDataError: no record at all could be used, one comes twice, or the duration is not positive.
     """
+    if not duration > 0.0 or num_proc < 1:
+        raise EcgDataError(f"got {duration:g} s and {num_proc} processes, expected more than 0 s and at least 1")
     output_dir = Path(output_dir)
     (output_dir / "questions").mkdir(parents=True, exist_ok=True)
     (output_dir / "prepare.json").unlink(missing_ok=True)
+    for stale in (output_dir / "questions").glob("*.parquet"):  # splits of an earlier run
+        stale.unlink()
     outcome = _write_records(
         _cleaned(sources, partial(_clean_one, feature_extractor, duration), num_proc, num_records),
         output_dir / "records.parquet",
@@ -206,9 +236,7 @@ def prepare(
     report = {
         "records": len(outcome.patients),
         "records_cut_in_time": outcome.num_cut,
-        "refused": [
-            {"record": name, "error": type_of, "reason": reason} for name, type_of, reason in outcome.refused
-        ],
+        "refused": [{"record": name, "error": type_of, "reason": reason} for name, type_of, reason in outcome.refused],
         "questions": {split: len(rows) for split, rows in usable.items()},
         "questions_without_their_record": dropped,
         "question_types": {
@@ -283,17 +311,45 @@ def _cleaned(
 ) -> Iterator[_Cleaned]:
     from tqdm.auto import tqdm
 
-    if num_proc > 1:
+    bar = partial(tqdm, total=total, desc="records", unit="record")
+    if num_proc == 1:
+        yield from bar(map(clean, sources))
+        return
+    try:
         with ProcessPoolExecutor(num_proc) as pool:
-            yield from tqdm(pool.map(clean, sources, chunksize=16), total=total, desc="records", unit="record")
-    else:
-        yield from tqdm(map(clean, sources), total=total, desc="records", unit="record")
+            yield from bar(_in_order(pool, clean, sources, num_proc))
+    except BrokenProcessPool as error:
+        raise EcgDataError(
+            "a process that cleans records was killed, as happens when memory runs out; use fewer processes"
+        ) from error
+
+
+def _in_order(
+    pool: ProcessPoolExecutor,
+    clean: Callable[[RecordSource], _Cleaned],
+    sources: Iterable[RecordSource],
+    num_proc: int,
+) -> Iterator[_Cleaned]:
+    """`pool.map`, but reading ahead a few chunks only: it would ask for all sources, and their signals, at once."""
+    iterator = iter(sources)
+    waiting: deque[Future[list[_Cleaned]]] = deque()
+    while chunk := list(islice(iterator, _CHUNK)):
+        waiting.append(pool.submit(_clean_chunk, clean, chunk))
+        if len(waiting) > 2 * num_proc:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def _clean_chunk(clean: Callable[[RecordSource], _Cleaned], chunk: list[RecordSource]) -> list[_Cleaned]:
+    return [clean(source) for source in chunk]
 
 
 def _write_records(cleaned: Iterable[_Cleaned], path: Path) -> _Outcome:
     outcome = _Outcome()
     partial_path = path.with_name(f".{path.name}.partial")
     batch: list[_Cleaned] = []
+    path.unlink(missing_ok=True)
     with pq.ParquetWriter(partial_path, RECORD_SCHEMA, compression="zstd") as writer:
         for item in cleaned:
             if item.error is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from ecgbyte_hf.data import load_dataset
 from ecgbyte_hf.data.ecg_qa import ptb_xl_path, read_template_options
 from ecgbyte_hf.data.prepared import PreparedData, RecordSource, prepare
-from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, simulate
+from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, record_rng, simulate
 from ecgbyte_hf.data.splits import hold_out_patients
 from ecgbyte_hf.data.synthetic import (
     ATTRIBUTES,
@@ -82,7 +82,7 @@ def prepare_synthetic(
 
 
 def _draw(seed: int, ecg_id: int, attributes: Sequence[str]) -> tuple[SimulatedLabels, np.random.Generator]:
-    rng = np.random.default_rng([seed, ecg_id])
+    rng = record_rng(seed, ecg_id)
     labels = draw_labels(rng)
     if "axis" not in attributes:
         degrees = float(rng.uniform(*AXIS_DEGREES["normal axis"]))
@@ -96,7 +96,7 @@ def prepare_ecg_qa(
     data_dir: str | Path,
     signals_dir: str | Path,
     feature_extractor: Any,
-    config: str = "ptbxl-template",
+    config: str | Sequence[str] = "ptbxl-template",
     metadata: Sequence[str | Path] = (),
     duration: float = 10.0,
     held_out_fraction: float = 0.0,
@@ -112,7 +112,8 @@ def prepare_ecg_qa(
         data_dir: ECG-QA's `ecgqa` folder.
         signals_dir: PTB-XL's folder, with `records500/` in it.
         feature_extractor: Cleans the records.
-        config: `ptbxl-template` or `ptbxl-paraphrased`.
+        config: `ptbxl-template` or `ptbxl-paraphrased`, or both: then the rows of the same split are pooled. The two
+            word the same questions, so both halves of a pair are in the same split.
         metadata: CSV files with `ecg_id` and `patient_id`; `ptbxl_database.csv` of `signals_dir` by default.
         duration: Seconds kept of each record.
         held_out_fraction: Share of the training split's patients whose questions become the split
@@ -123,16 +124,19 @@ def prepare_ecg_qa(
     Raises:
         EcgDataError: no metadata, no questions, or no records.
     """
-    if not config.startswith("ptbxl-"):
+    configs = [config] if isinstance(config, str) else list(dict.fromkeys(config))
+    if not configs or not all(name.startswith("ptbxl-") for name in configs):
         raise EcgDataError(f"prepare reads ECG-QA's PTB-XL half so far, got config {config!r}; use ptbxl-template")
     signals_dir, data_dir = Path(signals_dir), Path(data_dir)
     tables = [Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"]
     patients = read_patients(tables)
-    dataset = load_dataset("ecg_qa", config, data_dir=str(data_dir))
-    rows = {split: dataset[split].to_list() for split in dataset}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in configs:
+        for split, dataset in load_dataset("ecg_qa", name, data_dir=data_dir).items():
+            rows.setdefault(split, []).extend(dataset.to_list())
     asked = sorted({ecg_id for split in rows.values() for row in split for ecg_id in row["ecg_id"]})
     straddling = 0
-    if held_out_fraction > 0.0 and "train" in rows:
+    if held_out_fraction != 0.0 and "train" in rows:
         rows["train"], held_out, both = hold_out_patients(
             rows["train"], patients, fraction=held_out_fraction, seed=seed
         )
@@ -155,14 +159,14 @@ def prepare_ecg_qa(
         duration=duration,
         arguments={
             "source": "ecg_qa",
-            "config": config,
+            "config": configs,
             "held_out_fraction": held_out_fraction,
             "seed": seed,
         },
         num_records=len(sources),
         num_proc=num_proc,
         notes={
-            "source": f"ecg_qa {config}",
+            "source": f"ecg_qa {' '.join(configs)}",
             "records_asked_about": len(asked),
             "records_not_there": len(asked) - len(present),
             "questions_straddling_held_out_part": straddling,
@@ -180,13 +184,26 @@ def read_patients(tables: Sequence[str | Path]) -> dict[int, str | None]:
     for table in tables:
         try:
             with open(table, encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    patient = row["patient_id"].strip()
-                    patients[int(row["ecg_id"])] = str(int(float(patient))) if patient else None
-        except FileNotFoundError as error:
+                reader = csv.DictReader(file)
+                for row in reader:
+                    ecg_id, patient = _patient_line(row, f"{table}, line {reader.line_num}")
+                    if patients.setdefault(ecg_id, patient) != patient:
+                        raise EcgDataError(f"{table}: ECG {ecg_id} has the patients {patients[ecg_id]} and {patient}")
+        except OSError as error:
             raise EcgDataError(
-                f"{table} is missing; without patient ids no split can be checked. Name it with --metadata"
+                f"cannot read {table}: {error.strerror or error}; without patient ids no split can be checked. Name "
+                "the table with --metadata"
             ) from error
-        except (KeyError, ValueError) as error:
-            raise EcgDataError(f"{table}: expected columns ecg_id and patient_id ({error})") from error
+        except UnicodeDecodeError as error:
+            raise EcgDataError(f"{table} is not UTF-8 text: {error}") from error
     return patients
+
+
+def _patient_line(row: dict[str, Any], where: str) -> tuple[int, str | None]:
+    try:
+        patient = row["patient_id"].strip()
+        # PTB-XL writes patients as "15709.0".
+        return int(row["ecg_id"]), str(int(float(patient))) if patient else None
+    except (KeyError, ValueError, OverflowError, AttributeError, TypeError) as error:
+        got = {name: row.get(name) for name in ("ecg_id", "patient_id")}
+        raise EcgDataError(f"{where}: got {got}, expected columns ecg_id and patient_id with numbers") from error

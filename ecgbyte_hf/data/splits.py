@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+
 
 def patient_fraction(patient: str, seed: int) -> float:
     """A number in [0, 1) that depends on the patient and the seed alone, whatever else is in the data set.
@@ -32,8 +34,15 @@ def hold_out_patients(
 
     Returns:
         Rows kept, rows held out, and comparison rows whose two ECGs fall on different sides: those are in neither.
+
+    Raises:
+        EcgDataError: a share that is none.
     """
-    kept, held_out, straddling = [], [], []
+    if not 0.0 <= fraction < 1.0:
+        raise EcgDataError(f"got the share {fraction} of patients to hold out, expected 0 or more and less than 1")
+    kept: list[dict[str, Any]] = []
+    held_out: list[dict[str, Any]] = []
+    straddling: list[dict[str, Any]] = []
     for row in rows:
         sides = {patient_fraction(_patient(patients, ecg_id), seed) < fraction for ecg_id in row["ecg_id"]}
         target = straddling if len(sides) > 1 else held_out if True in sides else kept

@@ -10,7 +10,16 @@ import datasets
 import numpy as np
 
 from ecgbyte_hf.data.questions import QUESTION_FEATURES
-from ecgbyte_hf.data.simulator import AXES, QRS_WIDTHS, RATES, RHYTHMS, ST_SHIFTS, SimulatedLabels, simulate_records
+from ecgbyte_hf.data.simulator import (
+    AXES,
+    QRS_WIDTHS,
+    RATES,
+    RHYTHMS,
+    ST_SHIFTS,
+    SimulatedLabels,
+    draw_labels,
+    record_rng,
+)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "rate": RATES,
@@ -54,7 +63,7 @@ def questions_about(
     Verify questions ask for the true class half of the time; choose questions name the true class and another one,
     or, with three classes, in a third of the cases two wrong ones, whose answer is `none`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for attribute in attributes:
         classes = ATTRIBUTES[attribute]
         true = str(getattr(labels, attribute))
@@ -99,15 +108,11 @@ class SyntheticConfig(datasets.BuilderConfig):
     Attributes:
         num_records: Records in all splits together.
         seed: Of the simulator.
-        duration: Seconds.
-        sampling_rate: Hz.
     """
 
     version: datasets.Version = datasets.Version("1.0.0")
     num_records: int = 1000
     seed: int = 0
-    duration: float = 10.0
-    sampling_rate: float = 500.0
 
 
 def synthetic_split(ecg_id: int) -> str:
@@ -142,10 +147,10 @@ class Synthetic(datasets.GeneratorBasedBuilder):
         return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        # Labels and questions do not depend on the samples: none are drawn here.
-        for ecg_id, labels, _ in simulate_records(self.config.num_records, seed=self.config.seed, duration=0.0):
+        for ecg_id in range(1, self.config.num_records + 1):
             if synthetic_split(ecg_id) != split:
                 continue
+            labels = draw_labels(record_rng(self.config.seed, ecg_id))
             if self.config.name == "labels":
                 yield ecg_id, {"ecg_id": ecg_id, **labels.to_dict()}
                 continue

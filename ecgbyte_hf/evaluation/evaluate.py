@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ecgbyte_hf.evaluation.generate import read_predictions
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
 from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
 from ecgbyte_hf.evaluation.statistics import paired_difference
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError
 from ecgbyte_hf.provenance import provenance, write_json
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,19 @@ def evaluate_predictions(
         num_proc: Processes that measure ECGs for the rule.
 
     Returns:
-        The report: `exact_match`, `controls`, `best_control`, `difference_to_best_control`, `by_attribute`, `rule`.
+        The report: `split`, `exact_match`, `answers_at_limit`, `controls`, `best_control`,
+        `difference_to_best_control`, `by_attribute`, `rule`.
 
     Raises:
-        EcgDataError: a control's file does not answer the same questions.
+        EcgDataError: the predictions are not all questions of one split, or those of a control are not the same.
     """
+    if unknown := sorted(set(controls) - (set(CONTROLS_OVER_ALL) - {"majority"})):
+        raise EcgDataError(
+            f"got controls named {', '.join(unknown)}, expected question_only, zero_signal or shuffled (majority and "
+            "rule are computed)"
+        )
     rows = read_predictions(predictions)
+    split = _split_of(prepared, rows, predictions)
     scored = score_rows(rows)
     clusters = [cluster_key(row) for row in rows]
     scored_controls = {
@@ -61,16 +69,18 @@ def evaluate_predictions(
     }
     for name, path in controls.items():
         control_rows = read_predictions(path)
-        if [row["sample_id"] for row in control_rows] != [row["sample_id"] for row in rows]:
+        if _questions(control_rows) != _questions(rows):
             raise EcgDataError(f"{path} does not answer the questions of {predictions} in the same order")
         scored_controls[name] = score_rows(control_rows)
     options = {"n_resamples": n_resamples, "seed": seed}
     summary = summarise(scored, **options)
+    at_limit = {"model": _count_at_limit(rows)}
+    at_limit.update({name: _count_at_limit(control) for name, control in scored_controls.items() if name in controls})
     report: dict[str, Any] = {
+        "split": split,
         **summary,
-        "controls": {
-            name: summarise(control, **options)["exact_match"] for name, control in scored_controls.items()
-        },
+        "answers_at_limit": at_limit,
+        "controls": {name: summarise(control, **options)["exact_match"] for name, control in scored_controls.items()},
     }
     best = max(scored_controls, key=lambda name: report["controls"][name]["overall"])
     report["best_control"] = best
@@ -88,6 +98,30 @@ def evaluate_predictions(
     )
     write_json(output, report)
     return report
+
+
+def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """What tells questions apart; ECG-QA's two wordings share their sample ids."""
+    return [(row["sample_id"], tuple(row["ecg_id"]), row["question"], tuple(row["answer"])) for row in rows]
+
+
+def _split_of(prepared: PreparedData, rows: Sequence[Mapping[str, Any]], predictions: str | Path) -> str:
+    """The split whose questions these are, all of them: a score on a part of one would be somebody's choice."""
+    asked = _questions(rows)
+    counts = {}
+    for split in prepared.splits:
+        known = _questions(prepared.questions(split))
+        if known == asked:
+            return split
+        counts[split] = f"{len(set(known) & set(asked))} of {split}'s {len(known)}"
+    raise EcgDataError(
+        f"{predictions} answers {len(asked)} questions, which are not all those of a split of {prepared.folder} in "
+        f"their order: {', '.join(counts.values())}"
+    )
+
+
+def _count_at_limit(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(bool(row.get("reached_limit")) for row in rows)
 
 
 def _with_predictions(rows: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,7 +169,12 @@ def _rule_report(
     **options: Any,
 ) -> dict[str, Any]:
     """What a rule on measured intervals answers, and the model on those same questions."""
-    measurements = _measure_all(prepared, sorted({ecg_id for row in rows for ecg_id in row["ecg_id"]}), num_proc)
+    ecg_ids = sorted({ecg_id for row in rows for ecg_id in row["ecg_id"]})
+    try:
+        measurements = _measure_all(prepared, ecg_ids, num_proc)
+    except LeadError as error:
+        logger.warning("no rule is among the controls: %s", error)
+        return {"n": 0, "questions": len(rows), "note": f"these records cannot be measured: {error}"}
     answers = [rule_answer(row, row["options"], [measurements[i] for i in row["ecg_id"]]) for row in rows]
     chosen = [index for index, answer in enumerate(answers) if answer is not None]
     if not chosen:
@@ -158,10 +197,17 @@ def _measure_all(prepared: PreparedData, ecg_ids: Sequence[int], num_proc: int) 
     measure = partial(measure_ecg, sampling_rate=prepared.sampling_rate, lead_names=leads)
     signals = (prepared.signal(ecg_id) for ecg_id in ecg_ids)
     bar = partial(tqdm, total=len(ecg_ids), desc="rule", unit="ECG")
-    if num_proc > 1:
-        with ProcessPoolExecutor(num_proc) as pool:
-            return dict(zip(ecg_ids, bar(pool.map(measure, signals, chunksize=8)), strict=True))
-    return dict(zip(ecg_ids, bar(map(measure, signals)), strict=True))
+    if num_proc <= 1:
+        return dict(zip(ecg_ids, bar(map(measure, signals)), strict=True))
+    found: list[EcgMeasurements] = []
+    progress = bar()
+    # Some ECGs at a time: the pool would ask for all of them at once, and hold their signals.
+    with ProcessPoolExecutor(num_proc) as pool:
+        while chunk := list(islice(signals, 64 * num_proc)):
+            found += pool.map(measure, chunk, chunksize=8)
+            progress.update(len(chunk))
+    progress.close()
+    return dict(zip(ecg_ids, found, strict=True))
 
 
 def report_table(report: Mapping[str, Any]) -> str:
@@ -188,9 +234,12 @@ def report_table(report: Mapping[str, Any]) -> str:
             + [""] * len(controls)
             + [f"rule {_percent(rule['exact_match']['overall'])}"]
         )
+    cut = {name: count for name, count in report["answers_at_limit"].items() if count}
     widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(max(map(len, lines)))]
     rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
-    return "\n".join(line.rstrip() for line in [rendered[0], "-" * len(rendered[0]), *rendered[1:]])
+    rendered = [rendered[0], "-" * len(rendered[0]), *rendered[1:]]
+    rendered += [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
+    return "\n".join(line.rstrip() for line in rendered)
 
 
 def _percent(value: float) -> str:

@@ -7,14 +7,12 @@ any option is wrong, and counted.
 
 from __future__ import annotations
 
-import ast
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.data.ecg_qa import read_template_options as read_template_options
 from ecgbyte_hf.evaluation.statistics import bootstrap_interval
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
@@ -30,39 +28,6 @@ QUESTION_TYPES = (
     "comparison_irrelevant-verify",
     "comparison_irrelevant-query",
 )
-
-
-def read_template_options(path: str | Path) -> dict[int, list[str]]:
-    """Read ECG-QA's `answers_for_each_template.csv`: template id -> valid options.
-
-    Args:
-        path: a CSV with the columns `template_id` and `classes`, the latter a Python list of strings as text.
-
-    Raises:
-        EcgDataError: the file is missing, has other columns, or a line that does not hold an id and a list of strings.
-    """
-    path = Path(path)
-    options: dict[int, list[str]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"template_id", "classes"} <= set(reader.fieldnames or ()):
-                raise EcgDataError(
-                    f"{path} has the columns {reader.fieldnames}, expected template_id and classes; "
-                    "pass ECG-QA's answers_for_each_template.csv"
-                )
-            for line in reader:
-                template, classes = _parse_template_line(line, f"{path}, line {reader.line_num}")
-                if template in options:
-                    raise EcgDataError(f"{path}, line {reader.line_num}: template {template} is there twice")
-                options[template] = classes
-    except OSError as error:
-        raise EcgDataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise EcgDataError(f"{path} is not UTF-8 text: {error}") from error
-    if not options:
-        raise EcgDataError(f"{path} holds no template")
-    return options
 
 
 def question_options(row: Mapping[str, Any], template_options: Mapping[int, Sequence[str]]) -> list[str]:
@@ -268,20 +233,6 @@ def _is_whole(text: str, start: int, end: int) -> bool:
 
 def _in_word(character: str) -> bool:
     return character.isalnum() or character == "_"
-
-
-def _parse_template_line(line: Mapping[str, Any], where: str) -> tuple[int, list[str]]:
-    try:
-        template = int(line["template_id"])
-        classes = ast.literal_eval(line["classes"])
-    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise EcgDataError(
-            f"{where}: got {str(line['template_id'])[:20]!r} and {str(line['classes'])[:60]!r}, expected a template "
-            "id and a list of strings"
-        ) from error
-    if not isinstance(classes, list) or not classes or not all(isinstance(option, str) for option in classes):
-        raise EcgDataError(f"{where}: template {template} has {classes!r:.80}, expected a list of strings")
-    return template, classes
 
 
 def _name(row: Mapping[str, Any]) -> str:

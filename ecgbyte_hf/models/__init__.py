@@ -1,0 +1,1 @@
+"""What a Hub repository needs: configuration, tokenizer, feature extractor, processor; flat files."""

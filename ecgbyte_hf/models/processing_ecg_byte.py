@@ -86,8 +86,9 @@ def _as_records(records: Any) -> list[Any]:
     if isinstance(batch, Sequence) and not isinstance(batch, str) and all(hasattr(one, "signal") for one in batch):
         return list(batch)
     raise SignalError(
-        f"expected a record with signal, sampling_rate and lead_names, or a list of them; got "
-        f"{type(records).__name__}; read a file with ecgbyte_hf.read_ecg(path), and give a cleaned array to the tokenizer"
+        "expected a record with signal, sampling_rate and lead_names, or a list of them; got "
+        f"{type(records).__name__}; read a file with ecgbyte_hf.read_ecg(path), and give a cleaned array to the "
+        "tokenizer"
     )
 
 

@@ -13,10 +13,15 @@ from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, EcgPrompt
-from ecgbyte_hf.models.errors_ecg_byte import VocabularyError
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
+from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
 
 logger = logging.getLogger(__name__)
+
+
+ROW_INITS = ("spread", "mean")
+# Old rows that the draw combines; their covariance hardly changes beyond this many, memory and time do.
+_SPREAD_SAMPLE = 8192
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def extend_llm(
     output_dir: str | Path,
     *,
     prompt: EcgPrompt | None = None,
+    init: str = "spread",
+    seed: int = 0,
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -59,21 +66,38 @@ def extend_llm(
         ecg_processor: The `EcgByteProcessor`, saved in the subfolder `ecg_byte/`.
         output_dir: A new folder, or one this function may overwrite.
         prompt: How an ECG and a question become a prompt, with the length budget; saved beside the ECG tokenizer.
+        init: How the new rows begin. `"spread"` draws them with the mean and covariance of the old rows, so that any
+            two ECG tokens differ as two words do. `"mean"` is the default of transformers' resizing: the mean of the
+            old rows and 1e-9 of their covariance, which leaves all ECG tokens alike until training moves them.
+            The demo's model learns nothing from that start and most answers from the other (README, "Limits").
+        seed: Of the draw.
         dtype: Weights' dtype, as in `from_pretrained`.
         revision: Revision on the Hub.
         trust_remote_code: Passed to `from_pretrained`.
 
     Raises:
-        VocabularyError: the tokenizer splits an ECG token, or already had some of them.
+        BudgetError: the prompt's `max_length` is more than the model has positions for.
+        VocabularyError: the tokenizer splits an ECG token, already had some of them, or has no end of sequence; or an
+            unknown `init`.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.tokenization_utils_base import AddedToken
+
+    if init not in ROW_INITS:
+        raise VocabularyError(f"unknown init {init!r}; known: {', '.join(ROW_INITS)}")
 
     output_dir = Path(output_dir)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
     model = AutoModelForCausalLM.from_pretrained(model_name_or_path, dtype=dtype, **options)
 
+    prompt = prompt or EcgPrompt()
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and prompt.max_length > positions:
+        raise BudgetError(
+            f"{model_name_or_path} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; "
+            "lower max_length"
+        )
     texts = ecg_token_strings(ecg_processor.tokenizer)
     known = [text for text in texts if text in tokenizer.get_vocab()]
     if known:
@@ -81,25 +105,61 @@ def extend_llm(
             f"{model_name_or_path} already has {len(known)} ECG tokens (first: {known[0]}); start from a model that "
             "was not extended, or remove them from its tokenizer"
         )
+    if tokenizer.eos_token_id is None:
+        raise VocabularyError(f"{model_name_or_path} has no end-of-sequence token; its answers could not end")
+    num_old = len(tokenizer)
     # special=False keeps them in decoded text; normalized=False keeps normalisers from rewriting them.
     num_added = tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
-    if tokenizer.pad_token is None:
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         # Padding with eos would let a trainer mask the real end of an answer.
         tokenizer.add_special_tokens({"pad_token": "<|ecg_pad|>"})
     _check_one_id_each(tokenizer, texts)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=init == "mean")
+    if init == "spread":
+        spread_rows(model, num_old, len(tokenizer), seed=seed)
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
+    # The prompt is written last, so that the next command refuses the folder of a killed job.
+    (output_dir / ECG_SUBFOLDER / PROMPT_FILE).unlink(missing_ok=True)
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
-    save_ecg_parts(output_dir, ecg_processor, prompt or EcgPrompt())
+    save_ecg_parts(output_dir, ecg_processor, prompt)
     tied = model.get_output_embeddings() is not None and (
         model.get_output_embeddings().weight is model.get_input_embeddings().weight
     )
     return ExtendedModel(output_dir, num_added, len(tokenizer), tied)
+
+
+def spread_rows(model: Any, num_old: int, num_all: int, *, seed: int) -> None:
+    """Draw the rows from `num_old` to `num_all` with the mean and covariance of the rows before.
+
+    A sum of centred old rows with normal weights has exactly their covariance; no matrix is factorised. An output
+    layer of its own gets the mean alone: ECG tokens are read, never written, and should all be as unlikely.
+
+    Args:
+        model: A causal language model, already resized.
+        num_old: Rows that were there before.
+        num_all: Rows with the new ones. Models may have more: padding rows stay as they are.
+        seed: Of the draw.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        old = table[:num_old].float().cpu()
+        if num_old > _SPREAD_SAMPLE:
+            old = old[torch.randperm(num_old, generator=generator)[:_SPREAD_SAMPLE]]
+        mean = old.mean(dim=0)
+        weights = torch.randn(num_all - num_old, len(old), generator=generator) / len(old) ** 0.5
+        table[num_old:num_all] = (mean + weights @ (old - mean)).to(table)
+        output = model.get_output_embeddings()
+        if output is not None and output.weight is not table:
+            output.weight[num_old:num_all] = output.weight[:num_old].float().mean(dim=0).to(output.weight)
 
 
 def save_ecg_parts(folder: str | Path, ecg_processor: Any, prompt: EcgPrompt) -> Path:

@@ -119,8 +119,9 @@ def tokenizer_report(tokenizer: EcgByteTokenizer, signals: list[np.ndarray]) -> 
         samples += signal.size
         tokens += len(ids)
         exact += bool(np.array_equal(tokenizer.bpe.decode(ids), rust_bpe.quantize(signal, low, high).reshape(-1)))
-        ends = {"low": low, "high": high} if tokenizer.calibration.method == "minmax" else {}
-        error = np.abs(tokenizer.decode_signal(ids, **ends) - np.clip(signal.astype(np.float64), low, high))
+        own = tokenizer.calibration.method == "minmax"
+        decoded = tokenizer.decode_signal(ids, low=low if own else None, high=high if own else None)
+        error = np.abs(decoded - np.clip(signal.astype(np.float64), low, high))
         clipped += int(((signal < low) | (signal > high)).sum())
         largest = max(largest, float(error.max()))
         widest = max(widest, (high - low + 1e-6) / 52.0)

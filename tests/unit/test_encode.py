@@ -1,0 +1,106 @@
+"""Rows and ids as files: whole, of one run, and as `datasets` opens them."""
+
+import json
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ecgbyte_hf.data.encode import encode_records, encode_rows
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, SamplingRateError
+from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
+from ecgbyte_hf.training.extend_llm import load_prompter
+
+
+@pytest.fixture(scope="module")
+def prompter(small_prepared, small_llm):
+    return load_prompter(small_llm, small_prepared)
+
+
+def opened(folder, tmp_path):
+    return datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+
+
+class TestRows:
+    def test_text_rows_are_those_of_the_prompter(self, small_prepared, prompter, tmp_path):
+        report = encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["train", "validation"])
+        rows = opened(tmp_path / "rows", tmp_path)
+        assert {split: len(rows[split]) for split in rows} == {"train": 540, "validation": 30}
+        for split in rows:
+            expected = [prompter.training_row(row) for row in small_prepared.questions(split)]
+            assert rows[split].to_list() == expected
+        counts = report["splits"]["validation"]
+        assert (counts["questions"], counts["rows"], counts["rows_with_ecg_cut"]) == (30, 30, 30)
+        assert 0 < counts["least_seconds_of_ecg"] <= counts["median_seconds_of_ecg"] < 10
+        assert counts["longest_row_tokens"] <= 384
+        assert report == json.loads((tmp_path / "rows/encode.json").read_text())
+        arguments = report["provenance"]["arguments"]
+        assert arguments["prompt"]["max_length"] == 384 and arguments["seed"] == 0
+        assert report["provenance"]["data_hash"]["train"] == small_prepared.report["data_hash"]["train"]
+
+    def test_grouped_rows_hold_every_question_once(self, small_prepared, prompter, tmp_path):
+        report = encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["validation"], questions_per_row=5)
+        rows = opened(tmp_path / "rows", tmp_path)["validation"]
+        ends = sum(row.count(prompter.lm_tokenizer.eos_token_id) for row in rows["labels"])
+        assert ends == 30 == report["splits"]["validation"]["questions"]
+        assert report["splits"]["validation"]["rows"] == len(rows)
+        assert all(len(row["labels"]) == len(row["input_ids"]) <= 384 for row in rows)
+
+    def test_question_types(self, small_prepared, prompter, tmp_path):
+        report = encode_rows(
+            small_prepared, tmp_path, prompter, splits=["test"], question_types=["single-verify", "single-query"]
+        )
+        assert report["splits"]["test"]["questions"] == 20
+        completions = set(pq.read_table(tmp_path / "test.parquet").column("completion").to_pylist())
+        assert {" yes", " no"} < completions
+        with pytest.raises(EcgDataError, match="no questions to encode in split 'test'"):
+            encode_rows(small_prepared, tmp_path, prompter, splits=["test"], question_types=["single"])
+
+
+class TestFolder:
+    def test_an_earlier_run_leaves_nothing_behind(self, small_prepared, prompter, tmp_path):
+        encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["validation", "test"])
+        encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["test"], questions_per_row=3)
+        assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["encode.json", "test.parquet"]
+        assert list(opened(tmp_path / "rows", tmp_path)) == ["test"]
+
+    def test_a_broken_run_leaves_no_rows_that_a_trainer_would_take(
+        self, small_prepared, prompter, tmp_path, monkeypatch
+    ):
+        def broken(row):
+            if row["ecg_id"] == [20]:
+                raise KeyboardInterrupt
+            return real(row)
+
+        real = prompter.training_row
+        monkeypatch.setattr(prompter, "training_row", broken)
+        with pytest.raises(KeyboardInterrupt):
+            encode_rows(small_prepared, tmp_path, prompter, splits=["train", "test"])
+        assert not list(tmp_path.glob("*.parquet")) and not (tmp_path / "encode.json").exists()
+
+    def test_rows_of_something_else_are_not_mixed_in_nor_deleted(self, small_prepared, prompter, tmp_path):
+        (tmp_path / "mine.parquet").write_bytes(b"mine")
+        with pytest.raises(EcgDataError, match="mine.parquet, which `ecgbyte encode` did not write"):
+            encode_rows(small_prepared, tmp_path, prompter, splits=["test"])
+        assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
+
+
+class TestRecords:
+    def test_ids_are_those_of_the_tokenizer(self, small_prepared, small_ecg_byte, tmp_path):
+        tokenizer = EcgByteTokenizer.from_pretrained(small_ecg_byte)
+        report = encode_records(small_prepared, tokenizer, tmp_path)
+        table = pq.read_table(tmp_path / "ids.parquet")
+        assert table.column("ecg_id").to_pylist() == small_prepared.ecg_ids
+        ids = table.column("input_ids").to_pylist()
+        for ecg_id, got in zip(small_prepared.ecg_ids, ids, strict=True):
+            np.testing.assert_array_equal(got, tokenizer.encode_signal(small_prepared.signal(ecg_id)))
+        assert report["records"] == 40 and report["samples"] == 40 * 2000
+        assert report["tokens"] == sum(map(len, ids))
+        assert report["compression"] == 80_000 / report["tokens"]
+
+    def test_data_of_another_rate_is_refused(self, small_prepared, tmp_path):
+        other = EcgByteTokenizer(calibration=EcgCalibration.minmax(), sampling_rate=250, leads=["I", "aVF"])
+        with pytest.raises(SamplingRateError, match="gives 100 Hz, the tokenizer expects 250 Hz"):
+            encode_records(small_prepared, other, tmp_path / "out")
+        assert not (tmp_path / "out").exists()

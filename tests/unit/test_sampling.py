@@ -1,0 +1,38 @@
+"""The range of the amplitude bins."""
+
+import numpy as np
+import pytest
+
+from ecgbyte_hf.data.sampling import percentile_calibration
+from ecgbyte_hf.models.errors_ecg_byte import CalibrationError
+
+
+def test_percentiles_with_half_a_millivolt_on_either_side():
+    signals = [np.linspace(-1.0, 1.0, 1001).reshape(7, 143), np.linspace(-1.0, 1.0, 1001).reshape(1, -1)]
+    bounds = percentile_calibration(signals)
+    assert bounds.method == "percentile"
+    assert (bounds.low, bounds.high) == pytest.approx((-0.98 - 0.5, 0.98 + 0.5), abs=1e-9)
+
+
+def test_every_record_counts_the_same_however_long():
+    # The second record is 50 times longer. With all its values p99 would be near 3 instead of 2.
+    short, long = np.full((1, 2000), 1.0), np.concatenate([np.full(99_000, 2.0), np.full(1_000, 3.0)])[None]
+    bounds = percentile_calibration([short, long], per_record=2000)
+    assert bounds.low == pytest.approx(1.0 - 0.5) and bounds.high == pytest.approx(2.5)
+    # ... and nothing is decided by the first records alone.
+    late = percentile_calibration([np.zeros((1, 5000))] * 50 + [np.full((1, 5000), 5.0)] * 50, num_values=100_000)
+    assert late.high == pytest.approx(5.5)
+
+
+def test_the_draw_is_without_replacement_and_seeded():
+    signal = np.random.default_rng(0).normal(size=(2, 10_000))
+    first, again, other = (percentile_calibration([signal], per_record=500, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    whole = np.percentile(signal, [1, 99])
+    exact = percentile_calibration([signal], per_record=signal.size)
+    assert (exact.low + 0.5, exact.high - 0.5) == pytest.approx(tuple(whole), abs=1e-12)
+
+
+def test_no_records():
+    with pytest.raises(CalibrationError, match="no records"):
+        percentile_calibration(iter([]))

@@ -1,0 +1,107 @@
+"""Splits by patient, and the report of what splits share."""
+
+import csv
+import random
+
+import pytest
+
+from ecgbyte_hf.data.sources import read_patients
+from ecgbyte_hf.data.splits import hold_out_patients, overlap_report, patient_fraction
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+
+
+def row(*ecg_ids):
+    return {"ecg_id": list(ecg_ids)}
+
+
+class TestHoldOut:
+    def test_no_patient_is_on_both_sides_and_every_row_is_somewhere_once(self):
+        draw = random.Random(0)
+        patients = {ecg_id: str(draw.randrange(200)) if draw.random() < 0.9 else None for ecg_id in range(1000)}
+        rows = [row(*draw.sample(range(1000), draw.choice([1, 1, 2]))) for _ in range(3000)]
+        kept, held_out, straddling = hold_out_patients(rows, patients, fraction=0.3, seed=1)
+        ids = sorted(map(id, kept + held_out + straddling))
+        assert ids == sorted(map(id, rows))
+
+        def people(some):
+            return {patients[i] or f"ecg {i}" for one in some for i in one["ecg_id"]}
+
+        assert not people(kept) & people(held_out)
+        assert len(people(held_out)) / len(people(rows)) == pytest.approx(0.3, abs=0.06)
+        for one in straddling:
+            assert len(one["ecg_id"]) == 2
+            alone = [hold_out_patients([row(i)], patients, fraction=0.3, seed=1) for i in one["ecg_id"]]
+            assert sorted(len(side) for _, side, _ in alone) == [0, 1]
+
+    def test_a_patient_is_where_it_is_whatever_else_there_is(self):
+        patients = {number: str(number) for number in range(100)}
+        alone = [i for i in range(100) if hold_out_patients([row(i)], patients, fraction=0.4, seed=2)[1]]
+        together = hold_out_patients([row(i) for i in range(100)], patients, fraction=0.4, seed=2)[1]
+        assert [one["ecg_id"][0] for one in together] == alone
+        other = hold_out_patients([row(i) for i in range(100)], patients, fraction=0.4, seed=3)[1]
+        assert other != together
+
+    def test_an_ecg_without_patient_is_one_of_its_own(self):
+        rows = [row(i) for i in range(200)]
+        _, held_out, _ = hold_out_patients(rows, dict.fromkeys(range(200)), fraction=0.5, seed=0)
+        assert 60 < len(held_out) < 140
+        assert hold_out_patients(rows, {}, fraction=0.5, seed=0)[1] == held_out
+
+    def test_known_value(self):
+        # sha256("0:15709"), first 8 bytes, over 2**64: the division must not change with the version.
+        assert patient_fraction("15709", 0) == pytest.approx(0.0581106329, abs=1e-10)
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1.0, 5, float("nan")])
+    def test_a_share_that_is_none(self, fraction):
+        with pytest.raises(EcgDataError, match="share"):
+            hold_out_patients([], {}, fraction=fraction, seed=0)
+
+
+def test_overlap_report():
+    patients = {1: "a", 2: "b", 3: "a", 4: None}
+    report = overlap_report({"train": [row(1), row(2, 4)], "test": [row(3), row(2)], "other": [row(5)]}, patients)
+    assert report == {
+        "train/test": {"ecgs": [2], "patients": ["a", "b"]},
+        "train/other": {"ecgs": [], "patients": []},
+        "test/other": {"ecgs": [], "patients": []},
+        "unknown_patients": {"train": 1, "test": 0, "other": 1},
+    }
+
+
+class TestPatients:
+    def test_ptb_xl(self, test_data):
+        path = test_data / "ptbxl/ptbxl_database.csv"
+        patients = read_patients([path])
+        with path.open(encoding="utf-8") as file:
+            expected = {int(line["ecg_id"]): line["patient_id"] for line in csv.DictReader(file)}
+        assert set(patients) == set(expected) and len(patients) == 500
+        assert patients[1] == "15709" and expected[1] == "15709.0"
+        assert all(float(expected[i]) == float(patients[i]) for i in patients)
+
+    def test_tables_are_joined_and_empty_is_unknown(self, tmp_path):
+        (tmp_path / "a.csv").write_text("ecg_id,patient_id,age\n1,7.0,50\n2,,60\n")
+        (tmp_path / "b.csv").write_text("patient_id,ecg_id\n8,3\n7,1\n")
+        assert read_patients([tmp_path / "a.csv", tmp_path / "b.csv"]) == {1: "7", 2: None, 3: "8"}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("ecg_id,age\n1,50\n", "expected columns ecg_id and patient_id"),
+            ("ecg_id,patient_id\n1\n", "line 2: got"),
+            ("ecg_id,patient_id\nx,3\n", "line 2: got"),
+            ("ecg_id,patient_id\n1,inf\n", "line 2: got"),
+            ("ecg_id,patient_id\n1,3\n1,4\n", "ECG 1 has the patients 3 and 4"),
+        ],
+    )
+    def test_malformed_tables(self, tmp_path, text, message):
+        path = tmp_path / "a.csv"
+        path.write_text(text)
+        with pytest.raises(EcgDataError, match=message):
+            read_patients([path])
+
+    def test_missing_or_binary_table(self, tmp_path):
+        with pytest.raises(EcgDataError, match="cannot read .*absent.csv"):
+            read_patients([tmp_path / "absent.csv"])
+        (tmp_path / "a.csv").write_bytes(b"ecg_id,patient_id\n\xff,1\n")
+        with pytest.raises(EcgDataError, match="not UTF-8"):
+            read_patients([tmp_path / "a.csv"])
