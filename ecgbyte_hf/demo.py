@@ -52,13 +52,13 @@ class DemoSize:
         num_layers: Its depth.
     """
 
-    num_records: int = 3000
+    num_records: int = 2400
     num_merges: int = 700
-    max_steps: int = 700
+    max_steps: int = 800
     batch_size: int = 8
     learning_rate: float = 1e-3
     hidden_size: int = 128
-    num_layers: int = 4
+    num_layers: int = 3
 
     def replace(self, **changes: Any) -> DemoSize:
         """A copy with other values."""

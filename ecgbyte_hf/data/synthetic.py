@@ -61,7 +61,7 @@ def questions_about(
     """One question of each type for each attribute of one record.
 
     Verify questions ask for the true class half of the time; choose questions name the true class and another one,
-    or, with three classes, in a third of the cases two wrong ones, whose answer is `none`.
+    or, with three classes, in a fifth of the cases two wrong ones, whose answer is `none`.
     """
     rows: list[dict[str, Any]] = []
     for attribute in attributes:
@@ -69,7 +69,7 @@ def questions_about(
         true = str(getattr(labels, attribute))
         wrong = [name for name in classes if name != true]
         asked = true if rng.uniform() < 0.5 else str(rng.choice(wrong))
-        if len(wrong) > 1 and rng.uniform() < 1.0 / 3.0:
+        if len(wrong) > 1 and rng.uniform() < 0.2:
             pair, chosen = list(rng.permutation(wrong)), "none"
         else:
             pair, chosen = list(rng.permutation([true, str(rng.choice(wrong))])), true

@@ -82,7 +82,7 @@ class TestQuestions:
         rows = [row for _, rows in many for row in rows if row["question_type"] == "single-choose"]
         three = [row for row in rows if len(ATTRIBUTES[row["attribute_type"]]) == 3]
         two = [row for row in rows if len(ATTRIBUTES[row["attribute_type"]]) == 2]
-        assert sum(row["answer"] == ["none"] for row in three) / len(three) == pytest.approx(1 / 3, abs=0.04)
+        assert sum(row["answer"] == ["none"] for row in three) / len(three) == pytest.approx(0.2, abs=0.04)
         assert not any(row["answer"] == ["none"] for row in two)
         named = [row for row in rows if row["answer"] != ["none"]]
         first = sum(row["attribute"][0] == row["answer"][0] for row in named) / len(named)
