@@ -69,7 +69,8 @@ def extend_llm(
         init: How the new rows begin. `"spread"` draws them with the mean and covariance of the old rows, so that any
             two ECG tokens differ as two words do. `"mean"` is the default of transformers' resizing: the mean of the
             old rows and 1e-9 of their covariance, which leaves all ECG tokens alike until training moves them.
-            The demo's model learns nothing from that start and most answers from the other (README, "Limits").
+            Under LoRA, where these rows stay frozen, that would hide the ECG. Which start trains better on equal
+            terms is not measured yet.
         seed: Of the draw.
         dtype: Weights' dtype, as in `from_pretrained`.
         revision: Revision on the Hub.

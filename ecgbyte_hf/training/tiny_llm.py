@@ -77,8 +77,8 @@ def make_tiny_llama(
         num_key_value_heads=num_heads,
         max_position_embeddings=max_positions,
         tie_word_embeddings=tie_word_embeddings,
-        # Llama's 0.02 suits a width of thousands. At 128 it leaves the model on the answers' frequencies: after 350
-        # steps of the demo 0.42 of its questions were right with it, 0.77 with this.
+        # Llama's 0.02 suits a width of thousands. At 128 it leaves the model near the answers' frequencies: on the
+        # demo's questions 0.51 exact match after 504 steps (learning rate 3e-3), with this 0.77 after 347 (1e-3).
         initializer_range=hidden_size**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
