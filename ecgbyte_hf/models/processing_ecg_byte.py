@@ -22,8 +22,16 @@ class EcgByteProcessor(ProcessorMixin):
         EcgError: the two disagree on sampling rate, leads or profile.
 
     Example:
-        >>> processor = EcgByteProcessor.from_pretrained("ecg-byte")  # doctest: +SKIP
-        >>> ids = processor(read_ecg("00001_hr"))["input_ids"]  # doctest: +SKIP
+        >>> from types import SimpleNamespace
+        >>> from ecgbyte_hf import EcgByteFeatureExtractor, EcgByteTokenizer, EcgCalibration
+        >>> extractor = EcgByteFeatureExtractor(profile="none", sampling_rate=250, leads=["II"])
+        >>> calibration = EcgCalibration("percentile", -1.0, 1.0)
+        >>> processor = EcgByteProcessor(extractor, EcgByteTokenizer(calibration=calibration, leads=["II"]))
+        >>> record = SimpleNamespace(
+        ...     signal=np.array([[-1.0, 0.0, 0.9]]), sampling_rate=250, lead_names=["II"]
+        ... )
+        >>> processor(record)["input_ids"]
+        [0, 12, 24]
     """
 
     def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
