@@ -131,7 +131,8 @@ class EcgPrompter:
         Raises:
             BudgetError: the question and one sample of each lead do not fit; the message names the row.
         """
-        return self._prompt_around(row, self._block_for(row))
+        text_tokens = self._text_tokens(row)
+        return self._prompt_around(row, self._block_for(row, text_tokens), text_tokens)
 
     def training_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """`prompt` and `completion` as text; the trainer adds the end-of-sequence token.
@@ -182,8 +183,9 @@ class EcgPrompter:
 
     def _grouped_row(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], int]:
         """One row with as many questions from the start as fit, and their number."""
-        block = self._block_for(rows[0])
-        prompt = self._prompt_around(rows[0], block)
+        text_tokens = self._text_tokens(rows[0])
+        block = self._block_for(rows[0], text_tokens)
+        prompt = self._prompt_around(rows[0], block, text_tokens)
         input_ids = list(self.lm_tokenizer(prompt.text)["input_ids"])
         labels = [-100] * len(input_ids)
         taken = 0
@@ -194,9 +196,10 @@ class EcgPrompter:
                 question = self._ids(self.prompt.render("", row["question"]))
                 if len(input_ids) + len(question) + len(answer) > self.prompt.max_length:
                     break
-                own = self._block_for(row)
-                if block is not None and own is not None and not own.shows_the_same_as(block):
-                    break
+                if block is not None:
+                    own = self._block_for(row, self._text_tokens(row))
+                    if own is not None and not own.shows_the_same_as(block):
+                        break
             input_ids += [*question, *answer]
             labels += [*[-100] * len(question), *answer]
             taken += 1
@@ -214,12 +217,11 @@ class EcgPrompter:
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
-    def _prompt_around(self, row: dict[str, Any], block: _EcgBlock | None) -> RenderedPrompt:
+    def _prompt_around(self, row: dict[str, Any], block: _EcgBlock | None, text_tokens: int) -> RenderedPrompt:
         if block is None:
-            text = self.prompt.render("", row["question"])
-            return RenderedPrompt(text, self._text_tokens(row))
+            return RenderedPrompt(self.prompt.render("", row["question"]), text_tokens)
         ecg = "".join(self.ecg_tokenizer.ecg_text(part) for part in block.ids)
-        num_tokens = self._text_tokens(row) + block.num_tokens
+        num_tokens = text_tokens + block.num_tokens
         return RenderedPrompt(self.prompt.render(ecg, row["question"]), num_tokens, block.seconds, block.was_cut)
 
     def _text_tokens(self, row: dict[str, Any]) -> int:
@@ -229,11 +231,10 @@ class EcgPrompter:
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
-    def _block_for(self, row: dict[str, Any]) -> _EcgBlock | None:
+    def _block_for(self, row: dict[str, Any], text_tokens: int) -> _EcgBlock | None:
         """What a question is shown of its ECGs; `None` in the view that shows none."""
         if self.view == "question_only":
             return None
-        text_tokens = self._text_tokens(row)
         try:
             return self._encoded(tuple(row["ecg_id"]), self.prompt.ecg_budget(text_tokens))
         except BudgetError as error:

@@ -396,14 +396,15 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         if num_threads is not None:
             _check_count("num_threads", num_threads, 1)
         # Every other argument is checked by the tokenizer itself, before hours of training.
-        untrained = cls(
-            calibration=calibration,
-            sampling_rate=sampling_rate,
-            leads=leads,
-            lead_boundary=lead_boundary,
-            algorithm=algorithm,
-            feature_extractor=feature_extractor,
-        )
+        settings: dict[str, Any] = {
+            "calibration": calibration,
+            "sampling_rate": sampling_rate,
+            "leads": leads,
+            "lead_boundary": lead_boundary,
+            "algorithm": algorithm,
+            "feature_extractor": feature_extractor,
+        }
+        untrained = cls(**settings)
 
         def symbol_records() -> Iterator[np.ndarray]:
             for number, record in enumerate(records):
@@ -426,15 +427,7 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             num_threads=num_threads,
             progress=progress,
         )
-        return cls(
-            merges=merges,
-            calibration=calibration,
-            sampling_rate=sampling_rate,
-            leads=leads,
-            lead_boundary=lead_boundary,
-            algorithm=algorithm,
-            feature_extractor=feature_extractor,
-        )
+        return cls(merges=merges, **settings)
 
     # ---- encoding ---------------------------------------------------------------------------------------------
 
