@@ -183,20 +183,20 @@ impl Bpe {
     /// symbols.
     pub fn encode_bpe(&self, symbols: &[u8]) -> Result<Vec<u32>> {
         check_symbols(symbols, self.num_symbols)?;
-        let num_cells = Slots::cells_for(1, symbols.len());
+        let num_cells = Slots::<u32>::cells_for(1, symbols.len());
         if num_cells > MAX_CELLS {
             return Err(Error::RecordTooLong {
                 length: symbols.len(),
-                limit: MAX_CELLS - Slots::cells_for(1, 0),
+                limit: MAX_CELLS - Slots::<u32>::cells_for(1, 0),
             });
         }
-        let mut slots = Slots::with_capacity(num_cells);
+        let mut slots = Slots::<u32>::with_capacity(num_cells);
         slots.push_sequence(symbols);
 
         // The lowest rank first, then the leftmost. A merge makes pairs of higher ranks only, because
         // a later merge is the first that can name its token; so each rank is finished in one go.
         let mut queue: BinaryHeap<Reverse<(u32, u32)>> = slots
-            .symbol_pairs()
+            .pairs()
             .filter_map(|(pair, position)| {
                 let rank = *self.ranks.get(&pair)?;
                 Some(Reverse((rank, position as u32)))

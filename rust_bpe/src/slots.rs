@@ -1,25 +1,63 @@
 //! Token sequences in which a merge touches a constant number of cells.
 //!
-//! One cell per symbol. A token of length L fills L cells: the first holds its id, the last its id
-//! with [`END`] set (for L = 1 they are the same cell, without the flag), and nothing reads the ones
-//! between. So the next token starts at `start + length` and the previous one ends at `start - 1`,
-//! without the two links per symbol of a linked list. Every sequence stands between [`BOUNDARY`]
-//! cells, which no merge crosses.
+//! A sequence begins with one cell per token. A token that merges make takes the cells of its parts:
+//! the first holds its id, the last its id with [`Cell::END`] set (if it is one cell, only the id), and
+//! nothing reads the ones between. So the next token starts at `start + span` and the previous one ends
+//! at `start - 1`, without the two links of a linked list. Every sequence stands between
+//! [`Cell::BOUNDARY`] cells, which no merge crosses.
 //!
-//! A cell holds a bare id only while a token starts there. Occurrence lists may therefore go stale
-//! and be checked by comparing cells, see [`Slots::pair_at`].
+//! A cell holds a bare id only while a token starts there. Occurrence lists may therefore go stale and
+//! be checked by comparing cells, see [`Slots::pair_at`].
 
 use crate::Pair;
 
-const END: u32 = 1 << 31;
-const BOUNDARY: u32 = u32::MAX;
-const DEAD: u32 = u32::MAX - 1;
-
-/// Ids are below this, to leave room for the flag.
-pub(crate) const MAX_IDS: usize = END as usize;
+/// Ids are below this, to leave room for the flag and the special cells.
+pub(crate) const MAX_IDS: usize = <u32 as Cell>::MAX_IDS;
 
 /// Positions fit 32 bits while there are at most this many cells.
 pub(crate) const MAX_CELLS: usize = u32::MAX as usize;
+
+pub(crate) trait Cell: Copy + Eq + Send + Sync {
+    const END: Self;
+    const BOUNDARY: Self;
+    /// Where a token started that is part of another now.
+    const DEAD: Self;
+    const MAX_IDS: usize;
+
+    fn new(id: u32) -> Self;
+
+    /// The id that is followed by the end of its token.
+    fn end(id: u32) -> Self;
+
+    /// The id, with or without the flag.
+    fn id(self) -> u32;
+}
+
+macro_rules! impl_cell {
+    ($cell:ty) => {
+        impl Cell for $cell {
+            const END: Self = 1 << (Self::BITS - 1);
+            const BOUNDARY: Self = Self::MAX;
+            const DEAD: Self = Self::MAX - 1;
+            const MAX_IDS: usize = (Self::DEAD ^ Self::END) as usize;
+
+            fn new(id: u32) -> Self {
+                id as Self
+            }
+
+            fn end(id: u32) -> Self {
+                id as Self | Self::END
+            }
+
+            fn id(self) -> u32 {
+                u32::from(self & !Self::END)
+            }
+        }
+    };
+}
+
+impl_cell!(u16);
+impl_cell!(u32);
 
 /// What stands beside a pair that was merged.
 #[derive(Clone, Copy)]
@@ -30,11 +68,11 @@ pub(crate) struct Merged {
     pub right: Option<u32>,
 }
 
-pub(crate) struct Slots {
-    cells: Vec<u32>,
+pub(crate) struct Slots<C> {
+    cells: Vec<C>,
 }
 
-impl Slots {
+impl<C: Cell> Slots<C> {
     /// Cells that sequences with these lengths take.
     pub fn cells_for(num_sequences: usize, num_symbols: usize) -> usize {
         num_sequences + num_symbols + 1
@@ -42,61 +80,87 @@ impl Slots {
 
     pub fn with_capacity(cells: usize) -> Self {
         let mut cells = Vec::with_capacity(cells);
-        cells.push(BOUNDARY);
+        cells.push(C::BOUNDARY);
         Self { cells }
     }
 
-    pub fn push_sequence(&mut self, symbols: &[u8]) {
-        self.cells
-            .extend(symbols.iter().map(|&symbol| u32::from(symbol)));
-        self.cells.push(BOUNDARY);
+    pub fn push_sequence(&mut self, tokens: &[u8]) {
+        let cells = tokens.iter().map(|&token| C::new(u32::from(token)));
+        self.cells.extend(cells);
+        self.cells.push(C::BOUNDARY);
     }
 
-    /// All adjacent pairs with their positions, from left to right. Only before the first merge.
-    pub fn symbol_pairs(&self) -> impl Iterator<Item = (Pair, usize)> {
+    pub fn num_cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// All adjacent pairs with their positions, from left to right. Only while every token is one cell.
+    pub fn pairs(&self) -> impl Iterator<Item = (Pair, usize)> {
         self.cells
             .windows(2)
             .enumerate()
-            .filter(|(_, pair)| pair[0] != BOUNDARY && pair[1] != BOUNDARY)
-            .map(|(position, pair)| ((pair[0], pair[1]), position))
+            .filter(|(_, pair)| pair[0] != C::BOUNDARY && pair[1] != C::BOUNDARY)
+            .map(|(position, pair)| ((pair[0].id(), pair[1].id()), position))
+    }
+
+    /// The pair at a position that `pairs` gave.
+    pub fn pair(&self, position: usize) -> Pair {
+        (self.cells[position].id(), self.cells[position + 1].id())
     }
 
     /// The tokens of all sequences, from left to right.
-    pub fn tokens(&self, lengths: &[u32]) -> impl Iterator<Item = u32> {
+    pub fn tokens(&self, spans: &[u32]) -> impl Iterator<Item = u32> {
         let mut position = 0;
         std::iter::from_fn(move || {
-            while *self.cells.get(position)? == BOUNDARY {
+            while *self.cells.get(position)? == C::BOUNDARY {
                 position += 1;
             }
-            let id = self.cells[position];
-            position += lengths[id as usize] as usize;
+            let id = self.cells[position].id();
+            position += spans[id as usize] as usize;
             Some(id)
         })
     }
 
+    /// Makes every token one cell again.
+    pub fn close_up(&mut self, spans: &[u32]) {
+        let mut read = 0;
+        let mut written = 0;
+        while let Some(&cell) = self.cells.get(read) {
+            self.cells[written] = cell;
+            written += 1;
+            read += if cell == C::BOUNDARY {
+                1
+            } else {
+                spans[cell.id() as usize] as usize
+            };
+        }
+        self.cells.truncate(written);
+        self.cells.shrink_to_fit();
+    }
+
     /// Whether `pair` stands at `position`, which may have become the middle of a token.
-    pub fn pair_at(&self, position: usize, pair: Pair, lengths: &[u32]) -> bool {
-        self.cells[position] == pair.0
-            && self.cells[position + lengths[pair.0 as usize] as usize] == pair.1
+    pub fn pair_at(&self, position: usize, pair: Pair, spans: &[u32]) -> bool {
+        self.cells[position] == C::new(pair.0)
+            && self.cells[position + spans[pair.0 as usize] as usize] == C::new(pair.1)
     }
 
     /// Writes `id` over `pair`, which must stand at `position`.
-    pub fn merge(&mut self, position: usize, pair: Pair, id: u32, lengths: &[u32]) -> Merged {
-        let middle = position + lengths[pair.0 as usize] as usize;
-        let end = middle + lengths[pair.1 as usize] as usize;
-        self.cells[middle] = DEAD;
-        self.cells[end - 1] = id | END;
-        self.cells[position] = id;
+    pub fn merge(&mut self, position: usize, pair: Pair, id: u32, spans: &[u32]) -> Merged {
+        let middle = position + spans[pair.0 as usize] as usize;
+        let end = middle + spans[pair.1 as usize] as usize;
+        self.cells[middle] = C::DEAD;
+        self.cells[end - 1] = C::end(id);
+        self.cells[position] = C::new(id);
 
         let before = self.cells[position - 1];
-        let left = (before != BOUNDARY).then(|| {
-            let token = before & !END;
-            (token, position - lengths[token as usize] as usize)
+        let left = (before != C::BOUNDARY).then(|| {
+            let token = before.id();
+            (token, position - spans[token as usize] as usize)
         });
         let after = self.cells[end];
         Merged {
             left,
-            right: (after != BOUNDARY).then_some(after),
+            right: (after != C::BOUNDARY).then(|| after.id()),
         }
     }
 }

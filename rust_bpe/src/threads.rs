@@ -1,6 +1,8 @@
 //! How many threads, and where they live.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
@@ -43,6 +45,52 @@ pub(crate) fn map<T: Sync, R: Send>(
             let results: Vec<Result<R>> =
                 pool.install(|| items.par_iter().enumerate().map(serial).collect());
             results.into_iter().collect()
+        }
+    }
+}
+
+/// Threads that stay for many small pieces of work; none beside the calling one where that is enough.
+pub(crate) struct Workers(Option<ThreadPool>);
+
+impl Workers {
+    pub fn new(num_threads: Option<usize>) -> Result<Self> {
+        Ok(Self(pool(num_threads)?))
+    }
+
+    pub fn num_threads(&self) -> usize {
+        self.0.as_ref().map_or(1, ThreadPool::current_num_threads)
+    }
+
+    /// What `apply` makes of each item, in the items' order.
+    pub fn map<T: Sync, R: Send>(&self, items: &[T], apply: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        match &self.0 {
+            None => items.iter().map(apply).collect(),
+            Some(pool) => pool.install(|| items.par_iter().map(&apply).collect()),
+        }
+    }
+
+    /// As `map`, of items that `apply` may change.
+    pub fn map_mut<T: Send, R: Send>(
+        &self,
+        items: &mut [T],
+        apply: impl Fn(&mut T) -> R + Sync,
+    ) -> Vec<R> {
+        match &self.0 {
+            None => items.iter_mut().map(apply).collect(),
+            Some(pool) => pool.install(|| items.par_iter_mut().map(&apply).collect()),
+        }
+    }
+
+    /// `apply` to each item: on the threads, or one after the other where that is quicker.
+    pub fn for_each_mut<T: Send>(
+        &self,
+        items: &mut [T],
+        in_parallel: bool,
+        apply: impl Fn(&mut T) + Sync,
+    ) {
+        match &self.0 {
+            Some(pool) if in_parallel => pool.install(|| items.par_iter_mut().for_each(&apply)),
+            _ => items.iter_mut().for_each(apply),
         }
     }
 }

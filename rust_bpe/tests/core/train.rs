@@ -111,6 +111,8 @@ fn progress_counts_every_merge() {
         Ok::<(), Error>(())
     })
     .unwrap();
+    // Long passes call it with the same number again.
+    seen.dedup();
     assert_eq!(seen, (0..=merges.len()).collect::<Vec<_>>());
 }
 
