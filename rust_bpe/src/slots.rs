@@ -90,6 +90,19 @@ impl<C: Cell> Slots<C> {
         self.cells.push(C::BOUNDARY);
     }
 
+    /// Several sequences with `boundary` between them.
+    pub fn push_sequences(&mut self, tokens: &[u8], boundary: u8) {
+        let cells = tokens.iter().map(|&token| {
+            if token == boundary {
+                C::BOUNDARY
+            } else {
+                C::new(u32::from(token))
+            }
+        });
+        self.cells.extend(cells);
+        self.cells.push(C::BOUNDARY);
+    }
+
     pub fn num_cells(&self) -> usize {
         self.cells.len()
     }
@@ -140,8 +153,9 @@ impl<C: Cell> Slots<C> {
 
     /// Whether `pair` stands at `position`, which may have become the middle of a token.
     pub fn pair_at(&self, position: usize, pair: Pair, spans: &[u32]) -> bool {
-        self.cells[position] == C::new(pair.0)
-            && self.cells[position + spans[pair.0 as usize] as usize] == C::new(pair.1)
+        // Both are read in any case: a branch here would cost more than the second cell.
+        (self.cells[position] == C::new(pair.0))
+            & (self.cells[position + spans[pair.0 as usize] as usize] == C::new(pair.1))
     }
 
     /// Writes `id` over `pair`, which must stand at `position`.

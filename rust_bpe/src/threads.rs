@@ -3,6 +3,7 @@
 use rayon::iter::{
     IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
 };
+use rayon::slice::ParallelSliceMut;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
@@ -92,5 +93,30 @@ impl Workers {
             Some(pool) if in_parallel => pool.install(|| items.par_iter_mut().for_each(&apply)),
             _ => items.iter_mut().for_each(apply),
         }
+    }
+
+    /// All items folded into one value, by parts whose values are then merged.
+    pub fn fold_mut<T: Send, R: Send>(
+        &self,
+        items: &mut [T],
+        start: impl Fn() -> R + Sync,
+        fold: impl Fn(&mut R, &mut T) + Sync,
+        merge: impl Fn(&mut R, &R),
+    ) -> R {
+        let fold_part = |part: &mut [T]| {
+            let mut value = start();
+            part.iter_mut().for_each(|item| fold(&mut value, item));
+            value
+        };
+        let Some(pool) = &self.0 else {
+            return fold_part(items);
+        };
+        // Two parts for each thread: one that is held up leaves work to the others.
+        let part = items.len().div_ceil(2 * pool.current_num_threads()).max(1);
+        let parts: Vec<R> = pool.install(|| items.par_chunks_mut(part).map(fold_part).collect());
+        parts.iter().fold(start(), |mut value, part| {
+            merge(&mut value, part);
+            value
+        })
     }
 }

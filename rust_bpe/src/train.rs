@@ -114,13 +114,6 @@ impl Default for Tuning {
     }
 }
 
-impl Tuning {
-    /// Pieces of work between two looks at the progress callback.
-    fn group(&self, workers: &Workers) -> usize {
-        workers.num_threads() * 8
-    }
-}
-
 /// The merges so far, and which pairs may follow.
 struct Learnt {
     merges: Vec<Pair>,

@@ -3,6 +3,7 @@
 //! Symbols are bytes in chunks of a few megabytes, with a [`BOUNDARY`] on each side of a record. A full
 //! chunk never moves and training rewrites chunks in place, so the corpus is never in memory twice.
 
+use super::replace::{Neighbours, Replacement, replace};
 use crate::slots::MAX_CELLS;
 use crate::{Error, MAX_SYMBOLS, Result, check_num_symbols, check_symbols};
 
@@ -12,9 +13,9 @@ pub(super) const BOUNDARY: u8 = u8::MAX;
 /// Boundaries at the end of a chunk: whoever looks at a block and the byte after it reads no further.
 pub(super) const PADDING: usize = 66;
 
-/// Symbols of a chunk, unless a single record is longer: long against the cost of handing it to a
-/// thread, short enough that a hundred records are several chunks.
-const CHUNK_SYMBOLS: usize = 1 << 22;
+/// Symbols of a chunk, unless a single record is longer: few enough to stay in a core's own cache while
+/// several merges are made.
+const CHUNK_SYMBOLS: usize = 1 << 18;
 
 /// Records to learn from, each an island: no merge crosses from one to the next.
 #[derive(Clone, Debug)]
@@ -119,6 +120,18 @@ impl Chunk {
         self.bytes.extend_from_slice(symbols);
         self.len += symbols.len() + 1;
         self.bytes.resize(self.len + PADDING, BOUNDARY);
+    }
+
+    /// Makes the replacements one after the other, each with its neighbours.
+    pub fn replace(&mut self, replacements: &[Replacement], neighbours: &mut [Neighbours]) {
+        for (&replacement, neighbours) in replacements.iter().zip(neighbours) {
+            self.len = replace(&mut self.bytes, self.len, replacement, neighbours);
+        }
+        self.bytes.truncate(self.len + PADDING);
+        // Now and then: the lists to come need the memory.
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
     }
 
     /// What stands between the first and the last boundary.

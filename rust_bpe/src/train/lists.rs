@@ -39,6 +39,9 @@ pub(super) fn learn<E>(
     }
 }
 
+/// Positions looked at together.
+const BLOCK: usize = 32;
+
 /// No list: the pair begins below the floor.
 const NONE: u32 = u32::MAX;
 
@@ -112,9 +115,12 @@ impl<'a, C: Cell> Trainer<'a, C> {
             .map(|shard| shard.slots.num_cells())
             .sum();
         let mut sketch = Sketch::new(learnt.num_ids(), num_cells);
+        let any_merged = self.spans.iter().any(|&span| span > 1);
         for group in self.shards.chunks_mut(workers.num_threads()) {
             let sketches = workers.map_mut(group, |shard| {
-                shard.slots.close_up(&self.spans);
+                if any_merged {
+                    shard.slots.close_up(&self.spans);
+                }
                 sketch.of(&shard.slots, learnt)
             });
             for own in sketches {
@@ -126,10 +132,11 @@ impl<'a, C: Cell> Trainer<'a, C> {
 
         // At least halved, whatever collisions in the sketch pretend.
         let floor = (sketch.largest() / self.tuning.depth).clamp(1, self.tracked.floor / 2);
-        let mut found = Vec::with_capacity(self.shards.len());
+        let num_shards = self.shards.len();
+        let mut found = Vec::with_capacity(num_shards);
         let buckets = sketch.into_buckets(floor);
         for group in self.shards.chunks(workers.num_threads()) {
-            found.extend(workers.map(group, |shard| buckets.positions(&shard.slots)));
+            found.extend(workers.map(group, |shard| buckets.positions(&shard.slots, num_shards)));
             progress(learnt.merges.len())?;
         }
 
@@ -343,9 +350,7 @@ impl<C: Cell> Shard<C> {
             if any_byte {
                 slots.push_sequence(interior);
             } else {
-                for record in interior.split(|&byte| byte == BOUNDARY) {
-                    slots.push_sequence(record);
-                }
+                slots.push_sequences(interior, BOUNDARY);
             }
         }
         Self {
@@ -361,24 +366,38 @@ impl<C: Cell> Shard<C> {
         self.replaced.clear();
         self.left.reset(spans.len());
         self.right.reset(spans.len());
-        for position in std::mem::take(&mut self.lists[list as usize]) {
-            let start = position as usize;
-            if !self.slots.pair_at(start, pair, spans) {
-                continue;
+        // Looked at a block at a time and without a branch, so that the cells of many positions, which
+        // lie far apart, are on their way from memory together.
+        let mut standing = [0_u32; BLOCK];
+        for block in std::mem::take(&mut self.lists[list as usize]).chunks(BLOCK) {
+            let mut num_standing = 0;
+            for &position in block {
+                standing[num_standing] = position;
+                let stands = self.slots.pair_at(position as usize, pair, spans);
+                num_standing += usize::from(stands);
             }
-            let merged = self.slots.merge(start, pair, id, spans);
-            if let Some((token, _)) = merged.left {
-                self.left.count(token, 1);
+            for &position in &standing[..num_standing] {
+                // In a run of the same token the last replacement may have taken this one's.
+                if pair.0 != pair.1 || self.slots.pair_at(position as usize, pair, spans) {
+                    self.merge_at(position, pair, id, spans);
+                }
             }
-            if let Some(token) = merged.right {
-                self.right.count(token, 1);
-            }
-            self.replaced.push(Replaced {
-                position,
-                left: merged.left.map(|(token, start)| (token, start as u32)),
-                right: merged.right,
-            });
         }
+    }
+
+    fn merge_at(&mut self, position: u32, pair: Pair, id: u32, spans: &[u32]) {
+        let merged = self.slots.merge(position as usize, pair, id, spans);
+        if let Some((token, _)) = merged.left {
+            self.left.count(token, 1);
+        }
+        if let Some(token) = merged.right {
+            self.right.count(token, 1);
+        }
+        self.replaced.push(Replaced {
+            position,
+            left: merged.left.map(|(token, start)| (token, start as u32)),
+            right: merged.right,
+        });
     }
 
     /// Writes the lists of the new pairs that are tracked: those of `left` and `right` that have one.
@@ -525,12 +544,12 @@ impl Sketch {
     }
 
     fn into_buckets(self, floor: u32) -> Buckets {
-        let mut num_buckets = 0;
+        let mut sizes = Vec::new();
         let mut numbers = self.counts;
         for number in &mut numbers {
             if *number >= floor {
-                *number = num_buckets;
-                num_buckets += 1;
+                sizes.push(*number);
+                *number = sizes.len() as u32 - 1;
             } else {
                 *number = NONE;
             }
@@ -540,7 +559,7 @@ impl Sketch {
                 counts: numbers,
                 ..self
             },
-            num_buckets: num_buckets as usize,
+            sizes,
         }
     }
 }
@@ -548,13 +567,15 @@ impl Sketch {
 /// A number for each cell of a sketch whose pairs may reach the floor.
 struct Buckets {
     numbers: Sketch,
-    num_buckets: usize,
+    /// Positions that fall into each.
+    sizes: Vec<u32>,
 }
 
 impl Buckets {
     /// The positions of all pairs that may reach the floor, in increasing order.
-    fn positions<C: Cell>(&self, slots: &Slots<C>) -> Vec<(Pair, Vec<u32>)> {
-        let mut buckets = vec![Vec::new(); self.num_buckets];
+    fn positions<C: Cell>(&self, slots: &Slots<C>, num_shards: usize) -> Vec<(Pair, Vec<u32>)> {
+        let share = |&size: &u32| Vec::with_capacity(size as usize / num_shards);
+        let mut buckets: Vec<Vec<u32>> = self.sizes.iter().map(share).collect();
         for (pair, position) in slots.pairs() {
             let number = self.numbers.counts[self.numbers.cell(pair)];
             if number != NONE {

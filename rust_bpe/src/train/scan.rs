@@ -9,9 +9,12 @@ use super::{Learnt, Tuning};
 use crate::Pair;
 use crate::threads::Workers;
 
-use super::replace::{Neighbours, Replacement, replace};
+use super::replace::{Neighbours, Replacement};
 
 const NUM_IDS: usize = BOUNDARY as usize + 1;
+
+/// Chunks that a thread counts between two calls of the progress callback: tens of milliseconds.
+const GROUP_CHUNKS: usize = 256;
 
 /// Learns merges until they are too rare for scans, or bytes run out.
 pub(super) fn learn<E>(
@@ -26,47 +29,47 @@ pub(super) fn learn<E>(
     }
     let chunks = &mut corpus.chunks[..];
     let mut counts = Counts::new();
-    for group in chunks.chunks(tuning.group(workers)) {
-        for chunk_counts in workers.map(group, Counts::of) {
-            counts.add(&chunk_counts);
-        }
+    for group in chunks.chunks_mut(GROUP_CHUNKS * workers.num_threads()) {
+        let count = |tables: &mut Tables, chunk: &mut Chunk| tables.count(chunk);
+        counts.add(&workers.fold_mut(group, Tables::new, count, Tables::add));
         progress(learnt.merges.len())?;
     }
 
-    let mut tokens: usize = chunks.iter().map(|chunk| chunk.len).sum();
-    while !learnt.is_complete() && learnt.num_ids() < usize::from(BOUNDARY).min(tuning.max_scan_ids)
-    {
-        let Some((pair, count)) = counts.most_frequent(learnt) else {
-            break;
-        };
-        if (count as usize).saturating_mul(tuning.sparse) < tokens {
-            break;
+    loop {
+        let tokens: usize = chunks.iter().map(|chunk| chunk.len).sum();
+        let first = learnt.num_ids();
+        let limit = usize::from(BOUNDARY)
+            .min(tuning.max_scan_ids)
+            .min(learnt.vocab_size());
+        let next = counts.next_merges(learnt, limit.saturating_sub(first), tokens / tuning.sparse);
+        if next.is_empty() {
+            return Ok(());
         }
-        let replacement = Replacement {
-            left: pair.0 as u8,
-            right: pair.1 as u8,
-            id: learnt.num_ids() as u8,
-        };
-        let mut neighbours = Neighbours::new();
-        for of_chunk in workers.map_mut(chunks, |chunk| replace_in(chunk, replacement)) {
-            neighbours.add(&of_chunk);
+        let replacements: Vec<Replacement> = next
+            .iter()
+            .zip(first..)
+            .map(|(pair, id)| Replacement {
+                left: pair.0 as u8,
+                right: pair.1 as u8,
+                id: id as u8,
+            })
+            .collect();
+        let neighbours = workers.fold_mut(
+            chunks,
+            || vec![Neighbours::new(); replacements.len()],
+            |neighbours, chunk| chunk.replace(&replacements, neighbours),
+            |sums, others| {
+                sums.iter_mut()
+                    .zip(others)
+                    .for_each(|(sum, other)| sum.add(other))
+            },
+        );
+        for (&pair, neighbours) in next.iter().zip(&neighbours) {
+            counts.update(pair, learnt.num_ids(), neighbours);
+            learnt.push(pair);
+            progress(learnt.merges.len())?;
         }
-        counts.update(pair, learnt.num_ids(), &neighbours);
-        learnt.push(pair);
-        tokens = chunks.iter().map(|chunk| chunk.len).sum();
-        progress(learnt.merges.len())?;
     }
-    Ok(())
-}
-
-fn replace_in(chunk: &mut Chunk, replacement: Replacement) -> Neighbours {
-    let mut neighbours = Neighbours::new();
-    chunk.len = replace(&mut chunk.bytes, chunk.len, replacement, &mut neighbours);
-    // Gives memory back from time to time: the lists to come need some.
-    if chunk.bytes.len() < chunk.bytes.capacity() / 2 {
-        chunk.bytes.shrink_to_fit();
-    }
-    neighbours
 }
 
 /// How often each pair of bytes stands side by side; exact for pairs of tokens.
@@ -77,26 +80,11 @@ impl Counts {
         Self(vec![0; NUM_IDS * NUM_IDS])
     }
 
-    fn of(chunk: &Chunk) -> Self {
-        // Four tables, because a flat line would wait for its own last increment each time.
-        let mut tables = vec![[0_u32; NUM_IDS * NUM_IDS]; 4];
-        for window in chunk.bytes[..chunk.len + 4].windows(5).step_by(4) {
-            for (table, pair) in tables.iter_mut().zip(window.windows(2)) {
-                table[usize::from(pair[0]) * NUM_IDS + usize::from(pair[1])] += 1;
+    fn add(&mut self, tables: &Tables) {
+        for table in &tables.0 {
+            for (count, own) in self.0.iter_mut().zip(table) {
+                *count += own;
             }
-        }
-        let mut counts = Self::new();
-        for table in tables {
-            for (count, own) in counts.0.iter_mut().zip(table) {
-                *count += i64::from(own);
-            }
-        }
-        counts
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (count, own) in self.0.iter_mut().zip(&other.0) {
-            *count += own;
         }
     }
 
@@ -104,10 +92,39 @@ impl Counts {
         &mut self.0[left * NUM_IDS + right]
     }
 
-    fn most_frequent(&self, learnt: &Learnt) -> Option<(Pair, i64)> {
+    /// The next merges, at most `limit`, as far as they are certain before the first of them is made.
+    /// None of them is counted any more.
+    ///
+    /// A merge of (a, b) takes from the counts of pairs (t, a) and (b, t) only, and the pairs it makes
+    /// are at most as frequent as those were. So whatever is more frequent than all of them stays as
+    /// frequent, and stays ahead.
+    fn next_merges(&mut self, learnt: &Learnt, limit: usize, sparse: usize) -> Vec<Pair> {
+        let mut merges = Vec::new();
+        let mut bound = sparse as i64;
+        while merges.len() < limit {
+            let Some((pair, count)) = self.more_frequent_than(bound, learnt) else {
+                break;
+            };
+            let (a, b) = (pair.0 as usize, pair.1 as usize);
+            *self.of_pair(a, b) = 0;
+            if a == b {
+                // A run of n holds n - 1 pairs, and at most half as many of the pairs made from it.
+                bound = bound.max(count / 2);
+            }
+            for token in 0..learnt.num_ids() {
+                bound = bound
+                    .max(*self.of_pair(token, a))
+                    .max(*self.of_pair(b, token));
+            }
+            merges.push(pair);
+        }
+        merges
+    }
+
+    fn more_frequent_than(&self, bound: i64, learnt: &Learnt) -> Option<(Pair, i64)> {
         let num_ids = learnt.num_ids();
         let mut best = None;
-        let mut most = 0;
+        let mut most = bound;
         for (left, row) in self.0.chunks(NUM_IDS).take(num_ids).enumerate() {
             for (right, &count) in row[..num_ids].iter().enumerate() {
                 if count > most {
@@ -135,5 +152,31 @@ impl Counts {
             *self.of_pair(id, token) += right;
         }
         *self.of_pair(a, b) = 0;
+    }
+}
+
+/// Counts in several tables, because a flat line would wait for its own last increment in a single one.
+struct Tables(Vec<[i64; NUM_IDS * NUM_IDS]>);
+
+impl Tables {
+    const NUM: usize = 4;
+
+    fn new() -> Self {
+        Self(vec![[0; NUM_IDS * NUM_IDS]; Self::NUM])
+    }
+
+    fn count(&mut self, chunk: &Chunk) {
+        let bytes = &chunk.bytes[..chunk.len + Self::NUM];
+        for window in bytes.windows(Self::NUM + 1).step_by(Self::NUM) {
+            for (table, pair) in self.0.iter_mut().zip(window.windows(2)) {
+                table[usize::from(pair[0]) * NUM_IDS + usize::from(pair[1])] += 1;
+            }
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (count, own) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *count += own;
+        }
     }
 }
