@@ -106,8 +106,10 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             max_scan_ids: usize::MAX,
-            sparse: 300,
-            depth: 16,
+            // Measured on 16 and 600 million symbols of simulated and real ECGs: half and twice of either
+            // cost up to 10 % in time, fewer scans or deeper lists also memory.
+            sparse: 600,
+            depth: 128,
             shard_cells: 1 << 26,
             min_parallel: 1 << 14,
         }

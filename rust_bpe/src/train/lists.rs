@@ -130,8 +130,10 @@ impl<'a, C: Cell> Trainer<'a, C> {
         }
         self.spans.fill(1);
 
-        // At least halved, whatever collisions in the sketch pretend.
-        let floor = (sketch.largest() / self.tuning.depth).clamp(1, self.tracked.floor / 2);
+        let floor = sketch
+            .floor(self.tuning.depth, learnt.num_merges - learnt.merges.len())
+            // At least halved, whatever collisions in the sketch pretend.
+            .clamp(1, self.tracked.floor / 2);
         let num_shards = self.shards.len();
         let mut found = Vec::with_capacity(num_shards);
         let buckets = sketch.into_buckets(floor);
@@ -493,7 +495,7 @@ impl Sketch {
     fn new(num_ids: usize, num_positions: usize) -> Self {
         let num_pairs = num_ids.saturating_mul(num_ids);
         // A table that is much larger than the corpus would take longer to clear than to fill.
-        let is_exact = num_pairs <= Self::MAX_CELLS.min(4 * num_positions.max(1 << 12));
+        let is_exact = num_pairs <= Self::MAX_CELLS.min(8 * num_positions.max(1 << 12));
         let cells = if is_exact {
             num_pairs
         } else {
@@ -539,8 +541,23 @@ impl Sketch {
         }
     }
 
-    fn largest(&self) -> u32 {
-        self.counts.iter().copied().max().unwrap_or(0)
+    /// Above it is what stands for at least 1 / `depth` of the most frequent pair's positions, but not
+    /// many more pairs than there are merges to learn: a list costs time even if it is short.
+    fn floor(&self, depth: u32, num_merges: usize) -> u32 {
+        let largest = self.counts.iter().copied().max().unwrap_or(0);
+        // How many cells have a count of so many bits.
+        let mut cells_by_bits = [0_usize; 33];
+        for count in &self.counts {
+            cells_by_bits[(u32::BITS - count.leading_zeros()) as usize] += 1;
+        }
+        let wanted = num_merges.saturating_mul(8).saturating_add(1000);
+        let mut cells = 0;
+        let bits = (1..=u32::BITS).rev().find(|&bits| {
+            cells += cells_by_bits[bits as usize];
+            cells >= wanted
+        });
+        let floor = bits.map_or(1, |bits| 1 << (bits - 1));
+        floor.max(largest / depth)
     }
 
     fn into_buckets(self, floor: u32) -> Buckets {
@@ -574,7 +591,24 @@ struct Buckets {
 impl Buckets {
     /// The positions of all pairs that may reach the floor, in increasing order.
     fn positions<C: Cell>(&self, slots: &Slots<C>, num_shards: usize) -> Vec<(Pair, Vec<u32>)> {
-        let share = |&size: &u32| Vec::with_capacity(size as usize / num_shards);
+        if !self.numbers.is_exact {
+            let mut positions: FxHashMap<Pair, Vec<u32>> = FxHashMap::default();
+            for (pair, position) in slots.pairs() {
+                if self.numbers.counts[self.numbers.cell(pair)] != NONE {
+                    positions.entry(pair).or_default().push(position as u32);
+                }
+            }
+            return positions.into_iter().collect();
+        }
+        // Shards are much alike: with a little room to spare few lists have to be moved.
+        let share = |&size: &u32| {
+            let share = size as usize / num_shards;
+            Vec::with_capacity(if num_shards == 1 {
+                share
+            } else {
+                share + share / 8 + 16
+            })
+        };
         let mut buckets: Vec<Vec<u32>> = self.sizes.iter().map(share).collect();
         for (pair, position) in slots.pairs() {
             let number = self.numbers.counts[self.numbers.cell(pair)];
@@ -582,21 +616,7 @@ impl Buckets {
                 buckets[number as usize].push(position as u32);
             }
         }
-        let mut positions = Vec::new();
-        for bucket in buckets {
-            if self.numbers.is_exact {
-                if let Some(&position) = bucket.first() {
-                    positions.push((slots.pair(position as usize), bucket));
-                }
-            } else {
-                let mut by_pair: FxHashMap<Pair, Vec<u32>> = FxHashMap::default();
-                for position in bucket {
-                    let pair = slots.pair(position as usize);
-                    by_pair.entry(pair).or_default().push(position);
-                }
-                positions.extend(by_pair);
-            }
-        }
-        positions
+        let named = |bucket: Vec<u32>| Some((slots.pair(*bucket.first()? as usize), bucket));
+        buckets.into_iter().filter_map(named).collect()
     }
 }
