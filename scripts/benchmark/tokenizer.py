@@ -112,7 +112,12 @@ def parser() -> argparse.ArgumentParser:
     add("--check-merges", type=int, help="merges that the plain trainer checks at the smallest size (default: all)")
     add("--pool", type=int, default=256, help="simulated records that fresh ones are made from (default: %(default)s)")
     add("--seed", type=int, default=0, help="of everything simulated (default: %(default)s)")
-    add("--output", type=Path, default=HERE / "results", metavar="DIR", help="for the results (default: %(default)s)")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="for the results (default: results beside the script, or FILE's folder)",
+    )
     add("--readme", type=Path, help=f"file to put the tables into, between {report.START} and {report.END}")
     add("--from-json", type=Path, metavar="FILE", help="measure nothing; tables and figure of this result file")
     return options
@@ -127,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"unknown part {', '.join(unknown)}; known: {', '.join(PARTS)}, all")
     if bool(options.parts) == bool(options.from_json):
         parser().error("give the parts to measure, or --from-json FILE")
+    options.output = options.output or (options.from_json.parent if options.from_json else HERE / "results")
     options.threads = sorted({1, *options.threads})
     # A README without its markers is said before hours of measuring.
     if options.readme is not None:

@@ -27,7 +27,8 @@ def text_of(results: dict[str, Any], figure: str | None = None) -> str:
     for name, table in (("train", training_table), ("encode", encoding_table), ("scale", scale_table)):
         if parts.get(name, {}).get("rows"):
             part = parts[name]
-            blocks += [_caption(name, part), table(part["rows"]), _notes(part["rows"])]
+            tokens = _tokens_per_record(part["rows"]) if name == "encode" else ""
+            blocks += [_caption(name, part), table(part["rows"]), tokens, _notes(part["rows"])]
     if figure is not None:
         blocks.append(f"![Training time against the size of the corpus, and encoding speed against length]({figure})")
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -82,7 +83,7 @@ def encoding_table(rows: Sequence[Row]) -> str:
     names = _names(rows, "corpus", CORPORA)
     header = ["encoder", "threads"]
     for name in names:
-        header += [f"{name}: MB/s", "us per record", "x ours", "tokens per record", "ids as ours"]
+        header += [f"{name}: MB/s", "us per record", "x ours", "ids as ours"]
     lines = []
     for group in _grouped(rows, names):
         first = next(iter(group.values()))
@@ -94,10 +95,9 @@ def encoding_table(rows: Sequence[Row]) -> str:
                     _figures(row["symbols_per_second"] / 1e6),
                     _figures(row["record_symbols"] / row["symbols_per_second"] * 1e6),
                     _ratio(row),
-                    f"{row['tokens_per_record']:,.0f}" if row["compared"] == row["held_out_records"] else "",
                     _same_ids(row),
                 ],
-                5,
+                4,
             )
         lines.append(line)
     return _table(header, lines)
@@ -191,6 +191,17 @@ def _agreement(row: Row) -> str:
         return "not compared"
     share = row["same_vocabulary"]
     return "all" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %"
+
+
+def _tokens_per_record(rows: Sequence[Row]) -> str:
+    """One sentence: what both of our encodings make of a record."""
+    said = [
+        f"{row['tokens_per_record']:,.0f} ({row['corpus']}, {words})"
+        for row in rows
+        for name, words in (("ours_greedy", "greedy"), ("ours_bpe", "rank order"))
+        if row["contestant"] == name and row["status"] == "ok"
+    ]
+    return f"Tokens per record: {', '.join(said)}." if said else ""
 
 
 def _same_ids(row: Row) -> str:
