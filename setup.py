@@ -42,6 +42,7 @@ EXTRAS = {
     "plot": ["matplotlib>=3.9"],
 }
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
+EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
 EXTRAS["test"] = [
     "hypothesis>=6.100",
     "maturin>=1.9.4,<2",

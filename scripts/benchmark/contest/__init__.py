@@ -1,0 +1,1 @@
+"""What `scripts/benchmark/tokenizer.py` measures, and how."""
