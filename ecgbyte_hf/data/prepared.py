@@ -137,9 +137,13 @@ class PreparedData:
         Raises:
             EcgDataError: no such split.
         """
+        rows: list[dict[str, Any]] = self._question_table(split).to_pylist()
+        return rows
+
+    def _question_table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         if split not in self.splits:
             raise EcgDataError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
-        return pq.read_table(self.folder / "questions" / f"{split}.parquet").to_pylist()
+        return pq.read_table(self.folder / "questions" / f"{split}.parquet", columns=columns)
 
     def template_options(self) -> dict[int, list[str]]:
         """The valid answers of every template."""
@@ -167,7 +171,9 @@ class PreparedData:
 
     def train_ecg_ids(self) -> list[int]:
         """Records that training questions refer to: the only ones a tokenizer may be learnt from."""
-        return sorted({ecg_id for row in self.questions("train") for ecg_id in row["ecg_id"]})
+        # The column alone: as Python objects, a corpus' questions take hundreds of megabytes.
+        numbers = self._question_table("train", columns=["ecg_id"]).column("ecg_id").combine_chunks().flatten()
+        return sorted(numbers.unique().to_pylist())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

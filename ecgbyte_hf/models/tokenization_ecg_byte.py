@@ -653,8 +653,8 @@ class EcgByteTokenizer(PreTrainedTokenizer):
                 f"{len(symbols)} samples do not divide among {rows} leads: the ids were cut; cut the signal in time "
                 "before encoding instead"
             )
-        centres = (symbols.astype(np.float64) + 0.5) / len(ALPHABET)
-        return (low + centres * (high - low + 1e-6)).reshape(rows, -1)
+        centres = low + (np.arange(len(ALPHABET)) + 0.5) / len(ALPHABET) * (high - low + 1e-6)
+        return centres.take(symbols).reshape(rows, -1)
 
     def lead_spans(self, offset: tuple[int, int], num_samples: int) -> list[tuple[str, int, int]]:
         """The parts of leads that one token covers.
