@@ -291,38 +291,36 @@ def _add_train_tokenizer(add: Adder) -> None:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from tqdm.auto import tqdm
-
     from ecgbyte_hf.data.prepared import PreparedData
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
-    prepared = PreparedData(options.data)
-    with tqdm(total=options.num_merges, desc="merges", unit="merge") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.update(done - bar.n)
-
-        report = train_tokenizer(
-            prepared,
-            options.output,
-            num_merges=options.num_merges,
-            calibration=options.calibration,
-            lead_boundary=options.lead_boundary,
-            max_token_length=options.max_token_length,
-            max_records=options.max_records,
-            seed=options.seed,
-            num_threads=options.num_threads,
-            progress=progress,
-        )
-    judged = "held-out" if report["held_out"] else "training (there are no others)"
-    _say(f"{report['merges']} merges from {report['records_trained_on']} records, saved in {options.output}")
-    _say(f"on {report['records']} {judged} records:")
+    report = train_tokenizer(
+        PreparedData(options.data),
+        options.output,
+        num_merges=options.num_merges,
+        calibration=options.calibration,
+        lead_boundary=options.lead_boundary,
+        max_token_length=options.max_token_length,
+        max_records=options.max_records,
+        seed=options.seed,
+        num_threads=options.num_threads,
+    )
+    trained = f"{report['merges']} merges from {report['records_trained_on']} records"
+    _say(f"{trained} in {sum(report['seconds'].values()):.1f} s, saved in {options.output}")
+    if report["merges"] < options.num_merges:
+        _say(f"  {options.num_merges} were wanted, but no pair is left to merge")
+    interval = report["calibration"]
+    if interval["method"] == "percentile":
+        _say(f"  amplitude range     {interval['low']:.3f} to {interval['high']:.3f} mV in 26 bins")
+    _say(f"  longest token       {report['longest_token']} samples")
+    _say(f"on {report['records']} {'held-out' if report['held_out'] else 'training (there are no others)'} records:")
     per_ecg = f"{report['tokens_per_ecg']:.0f} tokens per ECG"
     _say(f"  compression         {report['compression']:.2f} samples per token, {per_ecg}")
     _say(f"  round trip          {100 * report['round_trip']:.1f} % of records come back exactly")
     _say(f"  largest error       {report['max_error_mv']:.4f} mV (half a bin is {report['half_bin_mv']:.4f} mV)")
     _say(f"  outside the range   {100 * report['clipped']:.3f} % of samples")
     _say(f"  vocabulary in use   {100 * report['vocabulary_used']:.1f} %")
+    _say(f"all of this is in {Path(options.output) / 'training.json'}")
     return 0
 
 
@@ -331,21 +329,28 @@ def _add_encode(add: Adder) -> None:
         "encode",
         _encode,
         "Write ids of records, or with --model the rows that a trainer reads.",
-        "ecgbyte encode --data prepared --model llama-ecg --output rows",
+        "ecgbyte encode --data prepared --tokenizer ecg-byte --output ids\n"
+        "  ecgbyte encode --data prepared --model llama-ecg --output rows",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--model", metavar="DIR", help="what `ecgbyte extend-llm` wrote; writes training rows")
-    command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes ids.parquet")
-    command.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
-    command.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
-    command.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
-    command.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
-    command.add_argument("--seed", type=int, default=0, help="of the grouping")
+    command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes the ids of every record")
+    rows = command.add_argument_group("training rows, with --model")
+    rows.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
+    rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
+    rows.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
+    rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
+    rows.add_argument("--seed", type=int, default=0, help="of the grouping")
+    ids = command.add_argument_group("ids, with --tokenizer; started again after a break, the job goes on")
+    ids.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
+    ids.add_argument("--records-per-shard", type=int, default=5000, help="records in each file (default: 5000)")
+    ids.add_argument("--overwrite", action="store_true", help="begin anew where another job was begun or finished")
 
 
 def _encode(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.data.encode import encode_records, encode_rows
+    from ecgbyte_hf.data.encode import encode_rows
+    from ecgbyte_hf.data.encode_ids import encode_records
     from ecgbyte_hf.data.prepared import PreparedData
 
     if (options.model is None) == (options.tokenizer is None):
@@ -354,8 +359,28 @@ def _encode(options: argparse.Namespace) -> int:
     prepared = PreparedData(options.data)
     if options.tokenizer:
         tokenizer = _load_processor(options.tokenizer).tokenizer
-        report = encode_records(prepared, tokenizer, options.output)
+        report = encode_records(
+            prepared,
+            tokenizer,
+            options.output,
+            num_threads=options.num_threads,
+            records_per_shard=options.records_per_shard,
+            overwrite=options.overwrite,
+        )
         _say(f"{report['records']} records, {report['tokens']} tokens, {report['compression']:.2f} samples per token")
+        if report["resumed_at_record"] == report["records"]:
+            _say(f"  an earlier run had finished it; nothing was left to do in {options.output}")
+            return 0
+        if report["resumed_at_record"]:
+            _say(f"  {report['resumed_at_record']} of these records were there from a run that was broken off")
+        seconds = report["seconds"]
+        shares = ", ".join(
+            f"{100 * seconds[name] / seconds['total']:.0f} % {what}"
+            for name, what in (("core", "encoding"), ("reading", "waiting to read"), ("writing", "waiting to write"))
+        )
+        symbols = f"{report['symbols_per_second'] / 1e6:.1f} M symbols"
+        _say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
+        _say(f"  {seconds['total']:.1f} s: {shares}")
         return 0
     from ecgbyte_hf.training.extend_llm import load_prompter
 

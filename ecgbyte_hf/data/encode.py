@@ -1,4 +1,4 @@
-"""Write a prepared folder as rows that trainers read: ids of records, or prompts and answers for a language model."""
+"""Write a prepared folder as rows that trainers read: prompts and answers for a language model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
+from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -27,44 +28,6 @@ TEXT_SCHEMA = pa.schema(
 )
 TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 _CHUNK = 1024
-
-
-def encode_records(prepared: PreparedData, ecg_tokenizer: Any, output_dir: str | Path) -> dict[str, Any]:
-    """Write `ids.parquet`: the ids of every record, once.
-
-    Returns:
-        Counts: records, samples, tokens, compression.
-
-    Raises:
-        EcgError: the records were not cleaned as the tokenizer expects.
-    """
-    from tqdm.auto import tqdm
-
-    ecg_tokenizer.check_cleaning(prepared.preprocessor)
-
-    schema = pa.schema([("ecg_id", pa.int64()), ("input_ids", pa.list_(pa.int32()))])
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    samples = tokens = 0
-    partial_path = output_dir / ".ids.parquet.partial"
-    with pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
-        for start in tqdm(range(0, len(prepared.ecg_ids), _CHUNK), desc="encode", unit="chunk"):
-            ecg_ids = prepared.ecg_ids[start : start + _CHUNK]
-            signals = [prepared.signal(ecg_id) for ecg_id in ecg_ids]
-            ids = [ecg_tokenizer.encode_signal(signal).astype(np.int32) for signal in signals]
-            samples += sum(signal.size for signal in signals)
-            tokens += sum(map(len, ids))
-            writer.write_table(pa.table({"ecg_id": ecg_ids, "input_ids": ids}, schema=schema))
-    _replace_rows(output_dir, {"ids": partial_path})
-    report = {
-        "records": len(prepared.ecg_ids),
-        "samples": samples,
-        "tokens": tokens,
-        "compression": samples / max(tokens, 1),
-        "provenance": provenance("encode", {"data": str(prepared.folder)}, data_hash=prepared.report["data_hash"]),
-    }
-    write_json(output_dir / "encode.json", report)
-    return report
 
 
 def encode_rows(
@@ -99,6 +62,7 @@ def encode_rows(
     from tqdm.auto import tqdm
 
     output_dir = Path(output_dir)
+    refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Any] = {}
     hashes: dict[str, str] = {}

@@ -11,10 +11,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -22,29 +23,20 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.questions import QUESTION_FEATURES, rows_hash
+from ecgbyte_hf.data.record_file import RecordFile, RecordWriter
 from ecgbyte_hf.data.splits import overlap_report
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.provenance import provenance, write_json
 
 logger = logging.getLogger(__name__)
 
-RECORD_SCHEMA = pa.schema(
-    [
-        ("ecg_id", pa.int64()),
-        ("patient_id", pa.string()),
-        ("name", pa.string()),
-        ("sampling_rate", pa.float64()),
-        ("signal", pa.list_(pa.list_(pa.float32()))),
-    ]
-)
-_ROW_GROUP = 64
 # Records that one process cleans at a time.
 _CHUNK = 16
 
@@ -87,15 +79,9 @@ class PreparedData:
             raise EcgDataError(f"{self.folder} holds no prepare.json; make it with `ecgbyte prepare`")
         self.report: dict[str, Any] = _read_json(self.folder / "prepare.json")
         self._preprocessor = _read_json(self.folder / "preprocessor_config.json")
-        try:
-            self._table = pq.read_table(self.folder / "records.parquet", schema=RECORD_SCHEMA)
-        except (OSError, pa.ArrowException) as error:
-            raise EcgDataError(f"{self.folder}/records.parquet cannot be read: {error}; prepare anew") from error
-        self.ecg_ids: list[int] = self._table.column("ecg_id").to_pylist()
-        self._row = {ecg_id: row for row, ecg_id in enumerate(self.ecg_ids)}
-        self.patients: dict[int, str | None] = dict(
-            zip(self.ecg_ids, self._table.column("patient_id").to_pylist(), strict=True)
-        )
+        self.records = RecordFile(self.folder / "records.parquet")
+        self.ecg_ids = self.records.ecg_ids
+        self.patients = self.records.patients
 
     @property
     def preprocessor(self) -> dict[str, Any]:
@@ -117,16 +103,33 @@ class PreparedData:
         """Names of the question splits, sorted."""
         return sorted(self.report["questions"])
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that tells these records from others; see `RecordFile.fingerprint`."""
+        cleaning = json.dumps(self._preprocessor, sort_keys=True)
+        return hashlib.sha256((self.records.fingerprint + cleaning).encode()).hexdigest()
+
     def signal(self, ecg_id: int) -> np.ndarray:
-        """The cleaned signal of one record: float32 (leads, samples) in mV.
+        """The cleaned signal of one record: float32 (leads, samples) in mV, read-only.
+
+        The records beside it are read with it and kept for a while, so near ones in turn are fast; for all of them
+        use `iter_signals`.
 
         Raises:
-            EcgDataError: no such record.
+            EcgDataError: no such record, or the file is damaged there.
         """
-        if ecg_id not in self._row:
-            raise EcgDataError(f"{self.folder} holds no record {ecg_id}; it has {len(self._row)} records")
-        leads = self._table.column("signal").slice(self._row[ecg_id], 1).combine_chunks().flatten()
-        return leads.flatten().to_numpy(zero_copy_only=False).reshape(len(leads), -1)
+        return self.records.signal(ecg_id)
+
+    def iter_signals(self, ecg_ids: Iterable[int] | None = None) -> Generator[tuple[int, np.ndarray], None, None]:
+        """Number and signal of records in the order of the file, with a few of them in memory at a time.
+
+        Args:
+            ecg_ids: Only these, in any order; all by default.
+
+        Raises:
+            EcgDataError: no such record, or the file is damaged.
+        """
+        return self.records.iter_signals(ecg_ids)
 
     def questions(self, split: str) -> list[dict[str, Any]]:
         """The rows of one split.
@@ -134,9 +137,13 @@ class PreparedData:
         Raises:
             EcgDataError: no such split.
         """
+        rows: list[dict[str, Any]] = self._question_table(split).to_pylist()
+        return rows
+
+    def _question_table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         if split not in self.splits:
             raise EcgDataError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
-        return pq.read_table(self.folder / "questions" / f"{split}.parquet").to_pylist()
+        return pq.read_table(self.folder / "questions" / f"{split}.parquet", columns=columns)
 
     def template_options(self) -> dict[int, list[str]]:
         """The valid answers of every template."""
@@ -164,7 +171,9 @@ class PreparedData:
 
     def train_ecg_ids(self) -> list[int]:
         """Records that training questions refer to: the only ones a tokenizer may be learnt from."""
-        return sorted({ecg_id for row in self.questions("train") for ecg_id in row["ecg_id"]})
+        # The column alone: as Python objects, a corpus' questions take hundreds of megabytes.
+        numbers = self._question_table("train", columns=["ecg_id"]).column("ecg_id").combine_chunks().flatten()
+        return sorted(numbers.unique().to_pylist())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -348,41 +357,21 @@ def _clean_chunk(clean: Callable[[RecordSource], _Cleaned], chunk: list[RecordSo
 def _write_records(cleaned: Iterable[_Cleaned], path: Path) -> _Outcome:
     outcome = _Outcome()
     partial_path = path.with_name(f".{path.name}.partial")
-    batch: list[_Cleaned] = []
     path.unlink(missing_ok=True)
-    with pq.ParquetWriter(partial_path, RECORD_SCHEMA, compression="zstd") as writer:
+    with RecordWriter(partial_path) as writer:
         for item in cleaned:
             if item.error is not None:
                 outcome.refused.append((item.name, *item.error))
                 continue
-            if item.source.ecg_id in outcome.patients:
-                raise EcgDataError(f"record {item.source.ecg_id} comes twice; every record needs its own number")
-            outcome.patients[item.source.ecg_id] = item.source.patient_id
+            source = item.source
+            if source.ecg_id in outcome.patients:
+                raise EcgDataError(f"record {source.ecg_id} comes twice; every record needs its own number")
+            outcome.patients[source.ecg_id] = source.patient_id
             outcome.num_cut += item.was_cut
-            batch.append(item)
-            if len(batch) == _ROW_GROUP:
-                writer.write_table(_record_table(batch))
-                batch.clear()
-        if batch:
-            writer.write_table(_record_table(batch))
+            signal = cast(np.ndarray, item.signal)
+            writer.add(source.ecg_id, source.patient_id, Path(item.name).name, item.sampling_rate, signal)
     partial_path.replace(path)
     return outcome
-
-
-def _record_table(batch: list[_Cleaned]) -> pa.Table:
-    signals = [item.signal for item in batch if item.signal is not None]
-    samples = np.concatenate([signal.reshape(-1) for signal in signals])
-    lead_ends = np.cumsum([0] + [signal.shape[1] for signal in signals for _ in range(signal.shape[0])])
-    record_ends = np.cumsum([0] + [signal.shape[0] for signal in signals])
-    leads = pa.ListArray.from_arrays(pa.array(lead_ends, pa.int32()), pa.array(samples))
-    columns = [
-        pa.array([item.source.ecg_id for item in batch], pa.int64()),
-        pa.array([item.source.patient_id for item in batch], pa.string()),
-        pa.array([Path(item.name).name for item in batch], pa.string()),
-        pa.array([item.sampling_rate for item in batch], pa.float64()),
-        pa.ListArray.from_arrays(pa.array(record_ends, pa.int32()), leads),
-    ]
-    return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
 def _write_questions(rows: list[dict[str, Any]], path: Path) -> None:

@@ -7,12 +7,11 @@ merges learnt from ECGs (Han et al., "ECG-Byte", arXiv:2412.14373). Quantising, 
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -20,9 +19,30 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 from transformers.tokenization_utils_base import AddedToken, PaddingStrategy, TruncationStrategy
 from transformers.utils import logging
 
+from .batches_ecg_byte import mask_array, mask_lists, padded_array, padded_lists
+from .calibration_ecg_byte import EcgCalibration, is_finite_number
 from .configuration_ecg_byte import EcgByteConfig
 from .errors_ecg_byte import CalibrationError, EcgError, LeadError, SamplingRateError, SignalError, VocabularyError
+from .inputs_ecg_byte import as_batch, as_ids, as_signal, as_signals, check_finite, numbered
 from .leads_ecg_byte import REFERENCE_LEADS
+from .stock_ecg_byte import stock_tokenizer
+from .vocabulary_ecg_byte import (
+    ALGORITHMS,
+    ALPHABET,
+    ECG_BYTE_FILE,
+    LEAD_BOUNDARIES,
+    SPECIAL_TOKENS,
+    check_choice,
+    check_count,
+    checked_leads,
+    checked_rate,
+    ecg_byte_json,
+    read_ecg_byte_file,
+    read_json_object,
+    remove_if_there,
+    stored_model_type,
+    write_whole,
+)
 
 try:
     import rust_bpe
@@ -31,80 +51,12 @@ except ImportError:  # a Hub copy of this file can be read without the core; usi
 
 logger = logging.get_logger(__name__)
 
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-ECG_BYTE_FILE = "ecg_byte.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 STOCK_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
-FORMAT_VERSION = 1
 # Ids of the paper's released tokenizers: 0..255 are the bytes, of which only 'a'..'z' occur, and 256 + r is merge r.
 REFERENCE_FIRST_SYMBOL = ord("a")
 REFERENCE_FIRST_MERGE = 256
-PERCENTILE_MARGIN_MV = 0.5
-LEAD_BOUNDARIES = ("cross", "split")
-ALGORITHMS = ("greedy", "bpe")
-# The last four ids of every vocabulary. A user may give a role to another token (`tokenizer.pad_token = ...`), as with
-# any tokenizer, but no id moves by that.
-SPECIAL_TOKENS = {
-    "pad_token": "<|ecg_pad|>",
-    "unk_token": "<|ecg_unk|>",
-    "bos_token": "<|ecg_start|>",
-    "eos_token": "<|ecg_end|>",
-}
-
-
-@dataclass(frozen=True)
-class EcgCalibration:
-    """The interval of mV that the 26 symbols divide.
-
-    Args:
-        method: `"percentile"` (one interval for all records) or `"minmax"` (every record's own minimum and maximum).
-        low: Lower end in mV; `None` for `"minmax"`.
-        high: Upper end in mV; `None` for `"minmax"`.
-
-    Raises:
-        CalibrationError: the ends are missing, not finite, or not in order.
-
-    Example:
-        >>> EcgCalibration.from_percentiles(-0.75, 1.25)
-        EcgCalibration(method='percentile', low=-1.25, high=1.75)
-    """
-
-    method: str
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the ends."""
-        if self.method == "minmax":
-            if self.low is not None or self.high is not None:
-                raise CalibrationError("calibration 'minmax' takes each record's own range; leave low and high out")
-        elif self.method != "percentile":
-            raise CalibrationError(f"unknown calibration {self.method!r}; known: 'percentile', 'minmax'")
-        elif not (_is_finite_number(self.low) and _is_finite_number(self.high)):
-            raise CalibrationError(f"calibration needs finite low and high in mV, got {self.low!r} and {self.high!r}")
-        elif cast(float, self.low) >= cast(float, self.high):
-            raise CalibrationError(f"calibration needs low < high, got {self.low} and {self.high} mV")
-
-    @classmethod
-    def from_percentiles(cls, p1: float, p99: float) -> EcgCalibration:
-        """The paper's interval: half a millivolt beyond the corpus' 1st and 99th percentile (both in mV)."""
-        if p1 > p99:
-            raise CalibrationError(f"the 1st percentile cannot be above the 99th, got {p1} and {p99} mV")
-        return cls("percentile", float(p1) - PERCENTILE_MARGIN_MV, float(p99) + PERCENTILE_MARGIN_MV)
-
-    @classmethod
-    def minmax(cls) -> EcgCalibration:
-        """Every record's own minimum and maximum, as the released tokenizers of the paper were made."""
-        return cls("minmax")
-
-    def bounds(self, signal: np.ndarray) -> tuple[float, float]:
-        """The (low, high) in mV that apply to `signal` (leads, samples)."""
-        if self.low is not None and self.high is not None:
-            return self.low, self.high
-        if signal.size == 0:
-            raise SignalError("an empty signal has no minimum and maximum; calibration 'minmax' needs samples")
-        return float(signal.min()), float(signal.max())
 
 
 class EcgByteTokenizer(PreTrainedTokenizer):
@@ -170,7 +122,7 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             if merges is not None or calibration is not None:
                 raise VocabularyError("give either ecg_byte_file or merges and calibration, not both")
             where = f"{os.fspath(ecg_byte_file)}: "
-            stored = _read_ecg_byte_file(ecg_byte_file)
+            stored = read_ecg_byte_file(ecg_byte_file)
             merges, calibration = stored["merges"], stored["calibration"]
             sampling_rate, leads = stored["sampling_rate"], stored["leads"]
             lead_boundary, algorithm = stored["lead_boundary"], stored["algorithm"]
@@ -181,13 +133,13 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             )
         elif not isinstance(calibration, EcgCalibration):
             raise CalibrationError(f"expected calibration=EcgCalibration(...), got {calibration!r}")
-        _check_choice(f"{where}lead_boundary", lead_boundary, LEAD_BOUNDARIES)
-        _check_choice(f"{where}algorithm", algorithm, ALGORITHMS)
+        check_choice(f"{where}lead_boundary", lead_boundary, LEAD_BOUNDARIES)
+        check_choice(f"{where}algorithm", algorithm, ALGORITHMS)
 
         self.bpe = _bpe_of(merges, where or "merges: ")
         self.calibration = cast(EcgCalibration, calibration)
-        self.sampling_rate = _checked_rate(sampling_rate, where)
-        self.leads = _checked_leads(leads, where)
+        self.sampling_rate = checked_rate(sampling_rate, where)
+        self.leads = checked_leads(leads, where)
         self.lead_boundary = lead_boundary
         self.algorithm = algorithm
         self.preprocessor_json = _preprocessor_json(preprocessor_file, feature_extractor)
@@ -321,7 +273,7 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         Raises:
             VocabularyError: an id is a special token or out of range.
         """
-        ids = _as_ids(ids)
+        ids = as_ids(ids)
         self._check_ecg_ids(ids, "have a reference id")
         offset = np.where(ids < len(ALPHABET), REFERENCE_FIRST_SYMBOL, REFERENCE_FIRST_MERGE - len(ALPHABET))
         return ids + offset
@@ -332,7 +284,7 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         Raises:
             VocabularyError: an id is one of the reference's dead byte ids, or out of range.
         """
-        ids = _as_ids(ids)
+        ids = as_ids(ids)
         is_merge = ids >= REFERENCE_FIRST_MERGE
         compact = ids - np.where(is_merge, REFERENCE_FIRST_MERGE - len(ALPHABET), REFERENCE_FIRST_SYMBOL)
         dead = ~is_merge & ((compact < 0) | (compact >= len(ALPHABET)))
@@ -390,11 +342,11 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             CalibrationError, VocabularyError, SamplingRateError, LeadError: an argument that cannot be; said before
                 the first record is read.
         """
-        _check_count("num_merges", num_merges, 0)
+        check_count("num_merges", num_merges, 0)
         if max_token_length is not None:
-            _check_count("max_token_length", max_token_length, 2)
+            check_count("max_token_length", max_token_length, 2)
         if num_threads is not None:
-            _check_count("num_threads", num_threads, 1)
+            check_count("num_threads", num_threads, 1)
         # Every other argument is checked by the tokenizer itself, before hours of training.
         settings: dict[str, Any] = {
             "calibration": calibration,
@@ -408,11 +360,10 @@ class EcgByteTokenizer(PreTrainedTokenizer):
 
         def symbol_records() -> Iterator[np.ndarray]:
             for number, record in enumerate(records):
-                try:
-                    signal = _as_signal(record, len(untrained.leads))
+                with numbered("record", number):
+                    signal = as_signal(record, len(untrained.leads))
+                    check_finite(signal)
                     bounds = calibration.bounds(signal)
-                except SignalError as error:
-                    raise SignalError(f"record {number} (counted from 0): {error}", error.problems) from error
                 symbols = rust_bpe.quantize(signal, *bounds, num_symbols=len(ALPHABET))
                 if lead_boundary == "split":
                     yield from symbols
@@ -442,61 +393,108 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         Raises:
             SignalError: wrong shape or dtype, NaN or infinity.
         """
-        signal = _as_signal(signal, len(self.leads))
+        signal = as_signal(signal, len(self.leads))
         low, high = self.calibration.bounds(signal)
-        return self._encode_with(signal[:, :samples], low, high)
+        if samples is not None:
+            check_finite(signal)  # in the part that is left out, too
+            signal = signal[:, :samples]
+        return self._encode_one(signal, low, high)
 
-    def _encode_with(self, signal: np.ndarray, low: float, high: float) -> np.ndarray:
+    def _encode_one(self, signal: np.ndarray, low: float, high: float) -> np.ndarray:
         try:
-            return self.bpe.encode_signal(
-                signal,
-                low,
-                high,
-                algorithm=cast(Any, self.algorithm),
-                lead_boundary=cast(Any, self.lead_boundary),
-            )
+            return self.bpe.encode_signal(signal, low, high, **self._signal_options)
         except ValueError as error:
+            check_finite(signal)
+            raise SignalError(str(error)) from error
+
+    def encode_signal_batch(self, signals: Iterable[Any], *, num_threads: int | None = None) -> list[np.ndarray]:
+        """`encode_signal` of each signal, in one call of the Rust core.
+
+        Args:
+            signals: Float arrays (leads, samples) in mV, of the same or of different lengths.
+            num_threads: Threads of the core; `None` for all. The ids do not depend on it.
+
+        Raises:
+            SignalError: as `encode_signal`; the message has the number of the signal.
+        """
+        checked = as_signals(signals, len(self.leads))
+        return self._encode_checked(checked, self._bounds_of(checked), num_threads)
+
+    @property
+    def _signal_options(self) -> dict[str, Any]:
+        return {"algorithm": self.algorithm, "lead_boundary": self.lead_boundary}
+
+    def _bounds_of(self, signals: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+        bounds = []
+        for number, signal in enumerate(signals):
+            with numbered("signal", number):
+                bounds.append(self.calibration.bounds(signal))
+        return bounds
+
+    def _encode_checked(
+        self, signals: Sequence[np.ndarray], bounds: Sequence[tuple[float, float]], num_threads: int | None = None
+    ) -> list[np.ndarray]:
+        if not signals:
+            return []
+        lows, highs = zip(*bounds, strict=True)
+        try:
+            return self.bpe.encode_signal_batch(signals, lows, highs, num_threads=num_threads, **self._signal_options)
+        except ValueError as error:
+            for number, signal in enumerate(signals):
+                with numbered("signal", number):
+                    check_finite(signal)
             raise SignalError(str(error)) from error
 
     def encode_symbols(self, letters: str) -> np.ndarray:
         """Ids (tokens,) uint32 of a string of symbols; a character that is no symbol becomes `<|ecg_unk|>`."""
-        encode = self.bpe.encode_greedy if self.algorithm == "greedy" else self.bpe.encode_bpe
-        parts = []
-        for run in _SYMBOL_RUNS.findall(letters):
-            if run[0] in ALPHABET:
-                parts.append(encode(np.frombuffer(run.encode("ascii"), dtype=np.uint8) - REFERENCE_FIRST_SYMBOL))
-            else:
-                parts.append(np.full(len(run), self._unknown_id, dtype=np.uint32))
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint32)
+        return self._encode_texts([letters], split_special_tokens=True)[0][0]
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         return [self._tokens[index] for index in self.encode_symbols(text).tolist()]
 
-    def _encode_text(self, text: str, split_special_tokens: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of a string, and the characters that each stands for."""
+    def _encode_texts(self, texts: Sequence[str], split_special_tokens: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids of strings, and the characters that each id stands for; the core gets all runs of symbols at once."""
+        runs: list[np.ndarray] = []
+        pieces_of: list[list[tuple[np.ndarray, np.ndarray] | None]] = []  # None: the next run
+        for text in texts:
+            pieces: list[tuple[np.ndarray, np.ndarray] | None] = []
+            for piece in self._split_at_added_tokens(text, split_special_tokens):
+                if piece in self._added_tokens_encoder and not split_special_tokens:
+                    added = np.array([self._added_tokens_encoder[piece]], dtype=np.uint32)
+                    pieces.append((added, np.array([len(piece)])))
+                    continue
+                for run in _symbol_runs(piece):
+                    if isinstance(run, int):
+                        pieces.append((np.full(run, self._unknown_id, dtype=np.uint32), np.ones(run, dtype=np.int64)))
+                    else:
+                        runs.append(run)
+                        pieces.append(None)
+            pieces_of.append(pieces)
+        encoded = iter(self._encode_runs(runs))
+        result = []
+        for pieces in pieces_of:
+            whole = [piece if piece is not None else next(encoded) for piece in pieces]
+            if len(whole) == 1:
+                result.append(whole[0])
+            else:
+                ids = np.concatenate([np.zeros(0, dtype=np.uint32), *(piece[0] for piece in whole)])
+                result.append((ids, np.concatenate([np.zeros(0, dtype=np.int64), *(piece[1] for piece in whole)])))
+        return result
+
+    def _split_at_added_tokens(self, text: str, split_special_tokens: bool) -> list[str]:
         # Looking for an added token in 30,000 letters takes 10 us, the trie's walk over them 5 ms.
         if split_special_tokens or not any(token in text for token in self._added_tokens_encoder):
-            pieces = [text]
-        else:
-            pieces = self.tokens_trie.split(text)
-        parts, lengths = [], []
-        for piece in pieces:
-            if piece in self._added_tokens_encoder and not split_special_tokens:
-                parts.append(np.array([self._added_tokens_encoder[piece]], dtype=np.uint32))
-                lengths.append(np.array([len(piece)]))
-            else:
-                parts.append(self.encode_symbols(piece))
-                lengths.append(self._num_samples(parts[-1]))
-        return np.concatenate(parts), np.concatenate(lengths)
+            return [text]
+        return cast(list[str], self.tokens_trie.split(text))
 
-    def _num_samples(self, ids: np.ndarray) -> np.ndarray:
-        """Samples of each token; an unknown character counts as one."""
-        if not ids.size or ids.max() < self.num_ecg_tokens:
-            return self._token_lengths[ids]
-        lengths = np.ones(len(ids), dtype=np.int64)
-        is_ecg = ids < self.num_ecg_tokens
-        lengths[is_ecg] = self._token_lengths[ids[is_ecg]]
-        return lengths
+    def _encode_runs(self, runs: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        is_greedy = self.algorithm == "greedy"
+        if len(runs) == 1:
+            encode = self.bpe.encode_greedy if is_greedy else self.bpe.encode_bpe
+            encoded = [encode(runs[0])]
+        else:
+            encoded = (self.bpe.encode_greedy_batch if is_greedy else self.bpe.encode_bpe_batch)(runs)
+        return [(ids, self._token_lengths[ids]) for ids in encoded]
 
     def _encode_plus(  # type: ignore[override]
         self,
@@ -529,102 +527,82 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         unknown = [name for name, value in kwargs.items() if value is not None and value is not False]
         if unknown:
             raise TypeError(f"EcgByteTokenizer does not know the argument {', '.join(unknown)}; remove it")
-        items, is_batch = _as_batch(text)
-        cut = max_length if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE else None
-        columns: dict[str, list[Any]] = {"input_ids": []}
-        wanted = {
-            "offset_mapping": return_offsets_mapping,
-            "special_tokens_mask": return_special_tokens_mask,
-            "calibration": return_calibration,
-        }
-        columns.update({name: [] for name, is_wanted in wanted.items() if is_wanted})
-        lengths: np.ndarray | None
-        for item in items:
-            if isinstance(item, str):
-                if return_calibration:
-                    raise CalibrationError("return_calibration needs signals in mV; symbols have no low and high")
-                ids, lengths = self._encode_text(item, split_special_tokens)
-            else:
-                signal = _as_signal(item, len(self.leads))
-                bounds = self.calibration.bounds(signal)
-                ids = self._encode_with(signal, *bounds)
-                lengths = self._num_samples(ids) if return_offsets_mapping else None
-            kept = slice(None)
-            if cut is not None and len(ids) > cut:
-                kept = slice(len(ids) - cut, None) if self.truncation_side == "left" else slice(None, cut)
-            columns["input_ids"].append(ids[kept].astype(np.int64))
-            if lengths is not None and return_offsets_mapping:
-                columns["offset_mapping"].append(_spans_of(lengths)[kept])
-            if return_special_tokens_mask:
-                columns["special_tokens_mask"].append((ids[kept] >= self.num_ecg_tokens).astype(np.int64))
-            if return_calibration:
-                columns["calibration"].append(np.array(bounds))
-        if verbose and cut is None:
-            for ids in columns["input_ids"]:
-                self._eventual_warn_about_too_long_sequence(ids, None, verbose)
-        wants_mask = return_attention_mask or return_attention_mask is None
-        self._pad_columns(columns, padding_strategy, max_length, pad_to_multiple_of, padding_side, wants_mask)
-        if return_length:
-            columns["length"] = [len(ids) for ids in columns["input_ids"]]
-        return self._to_encoding(columns, is_batch, return_tensors)
-
-    def _pad_columns(
-        self,
-        columns: dict[str, list[Any]],
-        strategy: PaddingStrategy,
-        max_length: int | None,
-        multiple: int | None,
-        side: str | None,
-        wants_mask: bool,
-    ) -> None:
-        rows = columns["input_ids"]
-        lengths = [len(ids) for ids in rows]
-        if strategy == PaddingStrategy.DO_NOT_PAD:
-            target = None
-        else:
-            target = max(lengths, default=0) if strategy == PaddingStrategy.LONGEST else int(max_length or 0)
-            if multiple:
-                target = -(-target // multiple) * multiple
-        side = side or self.padding_side
+        items, is_batch = as_batch(text)
+        if return_calibration and any(isinstance(item, str) for item in items):
+            raise CalibrationError("return_calibration needs signals in mV; symbols have no low and high")
+        side = padding_side or self.padding_side
         if side not in ("left", "right"):
             raise ValueError(f"padding_side should be 'left' or 'right', got {side!r}")
-        if wants_mask:
-            columns["attention_mask"] = [np.ones(length, dtype=np.int64) for length in lengths]
-        if target is None:
-            return
-        fills = {"input_ids": self.pad_token_id, "attention_mask": 0, "special_tokens_mask": 1, "offset_mapping": 0}
-        for name, fill in fills.items():
-            if name not in columns:
-                continue
-            for row, values in enumerate(columns[name]):
-                missing = max(target - lengths[row], 0)
-                before, after = (missing, 0) if side == "left" else (0, missing)
-                widths = [(before, after)] + [(0, 0)] * (values.ndim - 1)
-                columns[name][row] = np.pad(values, widths, constant_values=fill)
 
-    def _to_encoding(self, columns: dict[str, list[Any]], is_batch: bool, return_tensors: Any) -> BatchEncoding:
+        ids, lengths, bounds = self._encode_items(items, is_batch, split_special_tokens)
+        rows: dict[str, tuple[list[np.ndarray], Any]] = {"input_ids": (ids, self.pad_token_id)}
+        if return_offsets_mapping:
+            rows["offset_mapping"] = (self._offsets_of(ids, lengths), 0)
+        if return_special_tokens_mask:
+            rows["special_tokens_mask"] = ([(row >= self.num_ecg_tokens).astype(np.int64) for row in ids], 1)
+        cut = max_length if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE else None
+        if cut is not None:
+            from_left = self.truncation_side == "left"
+            rows = {name: ([_cut(row, cut, from_left) for row in all_], fill) for name, (all_, fill) in rows.items()}
+        elif verbose:
+            for row in ids:
+                self._eventual_warn_about_too_long_sequence(row, None, verbose)  # type: ignore[arg-type]
+
+        kept = [len(row) for row in rows["input_ids"][0]]
+        widths = _padded_widths(kept, padding_strategy, max_length, pad_to_multiple_of)
+        wants_mask = return_attention_mask or return_attention_mask is None
         if return_tensors is None:
-            lists = {name: [getattr(v, "tolist", lambda v=v: v)() for v in rows] for name, rows in columns.items()}
-            if "offset_mapping" in lists:
-                lists["offset_mapping"] = [[tuple(pair) for pair in row] for row in lists["offset_mapping"]]
-            return BatchEncoding(lists if is_batch else {name: rows[0] for name, rows in lists.items()})
-        if len({len(ids) for ids in columns["input_ids"]}) > 1:
+            columns: dict[str, Any] = {}
+            for name, (all_, fill) in rows.items():
+                filler = (fill, fill) if name == "offset_mapping" else fill
+                columns[name] = padded_lists(all_, widths, filler, side)
+            if wants_mask:
+                columns["attention_mask"] = mask_lists(kept, widths, side)
+            if return_calibration:
+                columns["calibration"] = [list(pair) for pair in bounds]
+            if return_length:
+                columns["length"] = widths
+            return BatchEncoding(columns if is_batch else {name: values[0] for name, values in columns.items()})
+
+        if len(set(widths)) > 1:
             raise ValueError(
                 "sequences of different lengths cannot become one tensor; pass padding=True (or truncation=True and "
                 "max_length=...)"
             )
-        if columns["input_ids"]:
-            arrays = {name: np.stack([np.asarray(v) for v in rows]) for name, rows in columns.items()}
-        else:
-            arrays = {name: np.zeros((0, 0), dtype=np.int64) for name in columns}
-        kind = getattr(return_tensors, "value", return_tensors)
-        if kind == "np":
-            return BatchEncoding(arrays)
-        if kind == "pt":
-            import torch
+        width = widths[0] if widths else 0
+        arrays = {name: padded_array(all_, width, fill, side) for name, (all_, fill) in rows.items()}
+        if wants_mask:
+            arrays["attention_mask"] = mask_array(kept, width, side)
+        if return_calibration:
+            arrays["calibration"] = np.array(bounds, dtype=np.float64).reshape(-1, 2)
+        if return_length:
+            arrays["length"] = np.array(widths, dtype=np.int64)
+        return _as_tensors(arrays, return_tensors)
 
-            return BatchEncoding({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return BatchEncoding(arrays, tensor_type=return_tensors)
+    def _encode_items(
+        self, items: Sequence[Any], is_batch: bool, split_special_tokens: bool
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None], list[tuple[float, float]]]:
+        """Ids of signals and strings; the characters of each string's ids; (low, high) of each signal."""
+        if not is_batch and not isinstance(items[0], str):
+            signal = as_signal(items[0], len(self.leads))
+            bounds = self.calibration.bounds(signal)
+            return [self._encode_one(signal, *bounds)], [None], [bounds]
+        texts = [item for item in items if isinstance(item, str)]
+        signals = as_signals((item for item in items if not isinstance(item, str)), len(self.leads))
+        all_bounds = self._bounds_of(signals)
+        from_signals = iter(self._encode_checked(signals, all_bounds))
+        from_texts = iter(self._encode_texts(texts, split_special_tokens))
+        ids, lengths = [], []
+        for item in items:
+            encoded = next(from_texts) if isinstance(item, str) else (next(from_signals), None)
+            ids.append(encoded[0])
+            lengths.append(encoded[1])
+        return ids, lengths, all_bounds
+
+    def _offsets_of(self, ids: Sequence[np.ndarray], lengths: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """(tokens, 2) int64 of each row: the samples, or characters, that each token stands for."""
+        pairs = zip(ids, lengths, strict=True)
+        return [_spans_of(self._token_lengths[row] if known is None else known) for row, known in pairs]
 
     # ---- decoding ---------------------------------------------------------------------------------------------
 
@@ -657,9 +635,9 @@ class EcgByteTokenizer(PreTrainedTokenizer):
                 "this tokenizer takes each record's own range: pass the low and high that "
                 "tokenizer(signal, return_calibration=True) returned"
             )
-        if not (_is_finite_number(low) and _is_finite_number(high) and low <= high):
+        if not (is_finite_number(low) and is_finite_number(high) and low <= high):
             raise CalibrationError(f"expected finite low <= high in mV, got {low!r} and {high!r}")
-        ids = _as_ids(ids).reshape(-1)
+        ids = as_ids(ids).reshape(-1)
         wrong = ids[(ids < 0) | (ids >= len(self)) | (ids == self._unknown_id)]
         if wrong.size:
             raise VocabularyError(
@@ -675,8 +653,8 @@ class EcgByteTokenizer(PreTrainedTokenizer):
                 f"{len(symbols)} samples do not divide among {rows} leads: the ids were cut; cut the signal in time "
                 "before encoding instead"
             )
-        centres = (symbols.astype(np.float64) + 0.5) / len(ALPHABET)
-        return (low + centres * (high - low + 1e-6)).reshape(rows, -1)
+        centres = low + (np.arange(len(ALPHABET)) + 0.5) / len(ALPHABET) * (high - low + 1e-6)
+        return centres.take(symbols).reshape(rows, -1)
 
     def lead_spans(self, offset: tuple[int, int], num_samples: int) -> list[tuple[str, int, int]]:
         """The parts of leads that one token covers.
@@ -718,7 +696,7 @@ class EcgByteTokenizer(PreTrainedTokenizer):
         Raises:
             VocabularyError: another id, such as padding.
         """
-        ids = _as_ids(ids).reshape(-1)
+        ids = as_ids(ids).reshape(-1)
         self._check_ecg_ids(ids, "are written as ECG text")
         body = "".join([f"<|ecg_{index}|>" for index in ids.tolist()])
         return f"{self.bos_token}{body}{self.eos_token}"
@@ -742,13 +720,13 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             contents[STOCK_FILE] = stock_tokenizer(self).to_str(pretty=False) + "\n"
         except VocabularyError as error:
             logger.warning(f"{save_directory} is saved without {STOCK_FILE}, so it needs ecgbyte_hf to load: {error}")
-            _remove_if_there(os.path.join(save_directory, prefix + STOCK_FILE))
+            remove_if_there(os.path.join(save_directory, prefix + STOCK_FILE))
         paths = []
         for name, content in contents.items():
             paths.append(os.path.join(save_directory, prefix + name))
-            _write_whole(paths[-1], content)
+            write_whole(paths[-1], content)
         config_path = os.path.join(save_directory, CONFIG_FILE)
-        model_type = _stored_model_type(config_path)
+        model_type = stored_model_type(config_path)
         if model_type in (None, EcgByteConfig.model_type):
             EcgByteConfig(vocab_size=self.vocab_size).save_pretrained(save_directory)
             paths.append(config_path)
@@ -759,54 +737,39 @@ class EcgByteTokenizer(PreTrainedTokenizer):
             )
         return tuple(paths)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the ids of a record: `ecg_byte.json` and how records are cleaned."""
+        text = self._ecg_byte_json() + (self.preprocessor_json or "")
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def _ecg_byte_json(self) -> str:
-        stored = {
-            "version": FORMAT_VERSION,
-            "alphabet": ALPHABET,
-            "algorithm": self.algorithm,
-            "lead_boundary": self.lead_boundary,
-            "sampling_rate": self.sampling_rate,
-            "leads": list(self.leads),
-            "calibration": {
-                "method": self.calibration.method,
-                "low": self.calibration.low,
-                "high": self.calibration.high,
-            },
-            "merges": [],
-        }
-        head = json.dumps(stored, indent=2)
-        pairs = ",\n".join(f"    [{left}, {right}]" for left, right in self.bpe.merges.tolist())
-        return head.replace('"merges": []', f'"merges": [\n{pairs}\n  ]' if pairs else '"merges": []') + "\n"
+        return ecg_byte_json(
+            algorithm=self.algorithm,
+            lead_boundary=self.lead_boundary,
+            sampling_rate=self.sampling_rate,
+            leads=self.leads,
+            calibration=self.calibration,
+            merges=self.bpe.merges,
+        )
 
 
 _SYMBOL_RUNS = re.compile(r"[a-z]+|[^a-z]+")
 
 
-def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
-    if not isinstance(got, str) or got not in known:
-        raise VocabularyError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
-
-
-def _check_count(name: str, got: Any, least: int) -> None:
-    if isinstance(got, bool) or not isinstance(got, (int, np.integer)) or got < least:
-        raise VocabularyError(f"{name}: got {got!r}, expected an integer of at least {least}")
-
-
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
-
-
-def _checked_rate(rate: Any, where: str) -> float:
-    if isinstance(rate, bool) or not _is_finite_number(rate) or rate <= 0:
-        raise SamplingRateError(f"{where}sampling_rate: got {rate!r}, expected a positive number of Hz")
-    return int(rate) if float(rate).is_integer() else float(rate)
-
-
-def _checked_leads(leads: Any, where: str) -> tuple[str, ...]:
-    names = () if isinstance(leads, str) or not isinstance(leads, Iterable) else tuple(leads)
-    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise LeadError(f"{where}leads: got {leads!r}, expected a list of different lead names")
-    return names
+def _symbol_runs(text: str) -> Iterator[np.ndarray | int]:
+    """The runs of symbols in a string, uint8, and for what lies between them the number of characters."""
+    if text.isascii():
+        symbols = np.frombuffer(text.encode("ascii"), dtype=np.uint8) - REFERENCE_FIRST_SYMBOL
+        if (symbols < len(ALPHABET)).all():
+            if text:
+                yield symbols
+            return
+    for run in _SYMBOL_RUNS.findall(text):
+        if run[0] in ALPHABET:
+            yield np.frombuffer(run.encode("ascii"), dtype=np.uint8) - REFERENCE_FIRST_SYMBOL
+        else:
+            yield len(run)
 
 
 def _bpe_of(merges: Any, where: str) -> rust_bpe.Bpe:
@@ -821,70 +784,39 @@ def _bpe_of(merges: Any, where: str) -> rust_bpe.Bpe:
 
 def _spans_of(lengths: np.ndarray) -> np.ndarray:
     """(tokens, 2) int64: where tokens of these lengths start and stop, one after the other."""
-    stops = np.cumsum(lengths)
-    return np.stack([stops - lengths, stops], axis=1)
+    spans = np.empty((len(lengths), 2), dtype=np.int64)
+    np.cumsum(lengths, out=spans[:, 1])
+    np.subtract(spans[:, 1], lengths, out=spans[:, 0])
+    return spans
 
 
-def _as_ids(ids: Any) -> np.ndarray:
-    """`ids` as an int64 array of any shape, or a VocabularyError; a float is no id."""
-    array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise VocabularyError(f"ids must be integers, got {array.dtype}")
-    return array.astype(np.int64, copy=False)
+def _cut(row: np.ndarray, length: int, from_left: bool) -> np.ndarray:
+    if len(row) <= length:
+        return row
+    return row[len(row) - length :] if from_left else row[:length]
 
 
-def _as_signal(item: Any, num_leads: int) -> np.ndarray:
-    """`item` as a float32 or float64 array (leads, samples), or a SignalError that says what is wrong."""
-    if hasattr(item, "detach"):  # a torch tensor, without importing torch; numpy has no bfloat16
-        item = item.detach().cpu()
-        item = item.float() if str(item.dtype) == "torch.bfloat16" else item
-        signal = item.numpy()
-    elif hasattr(item, "signal"):
-        raise SignalError(
-            f"expected a cleaned signal of shape ({num_leads}, samples), got a record; clean it with "
-            "EcgByteFeatureExtractor.clean(record), or use EcgByteProcessor"
-        )
-    else:
-        try:
-            signal = np.asarray(item)
-        except ValueError as error:
-            raise SignalError(f"expected a signal of shape ({num_leads}, samples): {error}") from error
-    if signal.dtype.kind != "f":
-        raise SignalError(
-            f"a signal must be floating point in mV, got {signal.dtype}; multiply stored integers by their gain"
-        )
-    if signal.dtype not in (np.float32, np.float64):  # half and long double precision, foreign byte order
-        signal = signal.astype(np.float64 if signal.dtype.itemsize >= 8 else np.float32)
-    if signal.ndim != 2 or signal.shape[0] != num_leads:
-        raise SignalError(
-            f"expected a signal of shape ({num_leads}, samples), got {signal.shape}", problems=("shape",)
-        )
-    finite = np.isfinite(signal)
-    if not finite.all():
-        count = finite.size - int(np.count_nonzero(finite))
-        raise SignalError(f"the signal holds {count} samples that are NaN or infinite", problems=("nan",))
-    return signal
+def _padded_widths(
+    lengths: list[int], strategy: PaddingStrategy, max_length: int | None, multiple: int | None
+) -> list[int]:
+    """The tokens of each row after padding."""
+    if strategy == PaddingStrategy.DO_NOT_PAD:
+        return lengths
+    target = max(lengths, default=0) if strategy == PaddingStrategy.LONGEST else int(max_length or 0)
+    if multiple:
+        target = -(-target // multiple) * multiple
+    return [max(target, length) for length in lengths]
 
 
-def _as_batch(text: Any) -> tuple[list[Any], bool]:
-    """What to encode, one by one, and whether it came as a batch."""
-    if isinstance(text, str):
-        return [text], False
-    if hasattr(text, "ndim"):
-        return (list(text), True) if text.ndim == 3 else ([text], False)
-    if hasattr(text, "signal"):
-        return [text], False
-    if isinstance(text, Sequence) and not isinstance(text, (bytes, bytearray)):
-        first = text[0] if len(text) else None
-        if isinstance(first, (list, tuple)) and not (len(first) and isinstance(first[0], (list, tuple))):
-            return [text], False  # a signal as nested lists, as `datasets` returns it without a format
-        if not isinstance(first, (bool, int, float)):
-            return list(text), True
-    raise SignalError(
-        f"expected a signal (leads, samples), a batch of signals, or strings of symbols; got {type(text).__name__}"
-    )
+def _as_tensors(arrays: dict[str, np.ndarray], return_tensors: Any) -> BatchEncoding:
+    kind = getattr(return_tensors, "value", return_tensors)
+    if kind == "np":
+        return BatchEncoding(arrays)
+    if kind == "pt":
+        import torch
+
+        return BatchEncoding({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return BatchEncoding(arrays, tensor_type=return_tensors)
 
 
 def _preprocessor_json(path: str | os.PathLike[str] | None, feature_extractor: Any) -> str | None:
@@ -892,145 +824,4 @@ def _preprocessor_json(path: str | os.PathLike[str] | None, feature_extractor: A
         return str(feature_extractor.to_json_string())
     if path is None:
         return None
-    return _read_json_object(path)[0]
-
-
-def _read_json_object(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
-    """The text of a JSON file, and the object in it."""
-    try:
-        # Not through an OSError: transformers would replace it by one that names no file.
-        with open(path, encoding="utf-8", newline="") as file:
-            text = file.read()
-        content = json.loads(text)
-    except OSError as error:
-        raise VocabularyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise VocabularyError(f"{path}: not a JSON file ({error}); save or download it again") from error
-    if not isinstance(content, dict):
-        raise VocabularyError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return text, content
-
-
-def _read_ecg_byte_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ecg_byte.json holds, with the calibration as an `EcgCalibration`."""
-    stored = _read_json_object(path)[1]
-    wanted = {"version", "alphabet", "algorithm", "lead_boundary", "sampling_rate", "leads", "calibration", "merges"}
-    if "version" in stored and stored["version"] != FORMAT_VERSION:
-        raise VocabularyError(
-            f"{path}: version {stored['version']!r}; this ecgbyte_hf reads version {FORMAT_VERSION}; upgrade "
-            "ecgbyte-hf"
-        )
-    if not wanted <= stored.keys():
-        raise VocabularyError(
-            f"{path}: not an ECG-Byte vocabulary; missing {', '.join(sorted(wanted - stored.keys()))}"
-        )
-    if stored["alphabet"] != ALPHABET:
-        raise VocabularyError(f"{path}: alphabet {stored['alphabet']!r}, expected {ALPHABET!r}")
-    if not isinstance(stored["merges"], list):
-        raise VocabularyError(f"{path}: merges: expected a list of pairs, got {type(stored['merges']).__name__}")
-    calibration = stored["calibration"]
-    if not isinstance(calibration, dict) or not {"method"} <= calibration.keys() <= {"method", "low", "high"}:
-        raise CalibrationError(f"{path}: calibration: expected method, low and high, got {calibration!r}")
-    try:
-        stored["calibration"] = EcgCalibration(**calibration)
-    except CalibrationError as error:
-        raise CalibrationError(f"{path}: {error}") from error
-    return stored
-
-
-def _write_whole(path: str, content: str) -> None:
-    """Write beside and rename: a killed job leaves the old file or the new one, never half of one."""
-    beside = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(beside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-        os.replace(beside, path)
-    except BaseException:
-        _remove_if_there(beside)
-        raise
-
-
-def _remove_if_there(path: str) -> None:
-    try:
-        os.remove(path)
-    except FileNotFoundError:
-        pass
-
-
-def _stored_model_type(path: str) -> str | None:
-    """The model type in a config.json; None without one."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return str(json.load(file).get("model_type", "unknown"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError):
-        return "unknown"
-
-
-def stock_tokenizer(tokenizer: EcgByteTokenizer) -> Any:
-    """The same vocabulary for the stock `tokenizers` library, with the same ids for any string.
-
-    This is what `AutoTokenizer` loads where `ecgbyte_hf` is not installed. Greedy: a WordLevel model behind a Split
-    pre-tokenizer whose regular expression is the vocabulary's trie; it matches the longest token, and any other single
-    character, which becomes `<|ecg_unk|>`. Rank order: the library's own BPE. The letters alone cannot tell where a
-    lead ends, so with `lead_boundary="split"` encode each lead by itself there.
-
-    Raises:
-        VocabularyError: the regular expression nests too deeply, when some 2,000 tokens begin with one another.
-    """
-    from tokenizers import Regex, Tokenizer
-    from tokenizers.decoders import Fuse
-    from tokenizers.models import BPE, WordLevel
-    from tokenizers.pre_tokenizers import Split
-
-    unknown = SPECIAL_TOKENS["unk_token"]
-    words = tokenizer._tokens[: tokenizer.num_ecg_tokens]
-    if tokenizer.algorithm == "greedy":
-        stock = Tokenizer(WordLevel(dict(tokenizer._ids), unk_token=unknown))
-        try:
-            stock.pre_tokenizer = Split(Regex(rf"{trie_pattern(words)}|[\s\S]"), "isolated")
-        except Exception as error:  # the library raises no narrower class
-            raise VocabularyError(
-                f"its regular expression cannot be built ({error}); lower max_token_length"
-            ) from error
-    else:
-        merges = [(words[left], words[right]) for left, right in tokenizer.bpe.merges.tolist()]
-        stock = Tokenizer(BPE(dict(tokenizer._ids), merges, unk_token=unknown))
-    stock.decoder = Fuse()
-    stock.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS.values()])
-    return stock
-
-
-def trie_pattern(words: Sequence[str]) -> str:
-    """A regular expression that matches the longest of `words` at a position.
-
-    Example:
-        >>> trie_pattern(["a", "ab", "abcd", "b"])
-        'a(?:b(?:cd)?)?|b'
-    """
-    children: list[dict[str, int]] = [{}]
-    is_word = [False]
-    for word in words:
-        node = 0
-        for letter in word:
-            if letter not in children[node]:
-                children[node][letter] = len(children)
-                children.append({})
-                is_word.append(False)
-            node = children[node][letter]
-        is_word[node] = True
-    # A child always has a larger number than its parent, so one pass from the end builds the pattern bottom-up,
-    # without recursion: words of a thousand letters would exceed Python's limit.
-    patterns = [""] * len(children)
-    for node in range(len(children) - 1, 0, -1):
-        branches = [letter + patterns[child] for letter, child in children[node].items()]
-        if not branches:
-            continue
-        if is_word[node]:
-            patterns[node] = f"(?:{'|'.join(branches)})?"
-        else:
-            patterns[node] = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-        for child in children[node].values():
-            patterns[child] = ""
-    return "|".join(letter + patterns[child] for letter, child in children[0].items())
+    return read_json_object(path)[0]

@@ -1,8 +1,15 @@
-"""Learn an ECG-Byte vocabulary from a prepared folder and say how well it fits records it has not seen."""
+"""Learn an ECG-Byte vocabulary from a prepared folder and say how well it fits records it has not seen.
+
+The signals are never all in memory: one pass over the file draws the values of the calibration, a second feeds the
+trainer, which keeps one byte per sample, a third measures on the records that were held out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,9 @@ from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
 from ecgbyte_hf.provenance import provenance, write_json
 
+# Records that one call of the core encodes while measuring.
+_BATCH = 64
+
 
 def train_tokenizer(
     prepared: PreparedData,
@@ -28,7 +38,6 @@ def train_tokenizer(
     max_records: int | None = None,
     seed: int = 0,
     num_threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train on the records of the training questions alone, save, and measure on the others.
 
@@ -42,10 +51,13 @@ def train_tokenizer(
         max_records: Most records to learn from, drawn uniformly; all by default.
         seed: Of that draw and of the calibration.
         num_threads: Threads of the Rust core.
-        progress: Called with (merges done, merges wanted).
 
     Returns:
-        The report: compression and the rest of `tokenizer_report` on held-out records.
+        The report: `records_trained_on`, `merges`, `longest_token` (samples), `calibration` (mV), `held_out` (whether
+        those measured on are others), their `tokenizer_report`, `seconds` of each pass, and `provenance`.
+
+    Raises:
+        EcgDataError: there are no training records, or the prepared folder is damaged.
     """
     feature_extractor = EcgByteFeatureExtractor.from_pretrained(prepared.folder)
     train_ids = prepared.train_ecg_ids()
@@ -54,30 +66,38 @@ def train_tokenizer(
         raise EcgDataError(f"{prepared.folder} has no training records to learn a tokenizer from")
     if max_records is not None and len(train_ids) > max_records:
         train_ids = sorted(np.random.default_rng(seed).choice(train_ids, max_records, replace=False).tolist())
-    bounds = (
-        percentile_calibration((prepared.signal(i) for i in train_ids), seed=seed)
-        if calibration == "percentile"
-        else EcgCalibration(calibration)
-    )
-    tokenizer = EcgByteTokenizer.train_from_iterator(
-        (prepared.signal(i) for i in train_ids),
-        num_merges,
-        calibration=bounds,
-        lead_boundary=lead_boundary,
-        max_token_length=max_token_length,
-        sampling_rate=feature_extractor.sampling_rate,
-        leads=feature_extractor.leads,
-        feature_extractor=feature_extractor,
-        num_threads=num_threads,
-        progress=progress,
-    )
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "calibrate"):
+        bounds = (
+            percentile_calibration(_signals(prepared, train_ids, "calibrate"), seed=seed)
+            if calibration == "percentile"
+            else EcgCalibration(calibration)
+        )
+    with _timed(seconds, "train"), _merge_bar() as progress:
+        tokenizer = EcgByteTokenizer.train_from_iterator(
+            _signals(prepared, train_ids, "read"),
+            num_merges,
+            calibration=bounds,
+            lead_boundary=lead_boundary,
+            max_token_length=max_token_length,
+            sampling_rate=feature_extractor.sampling_rate,
+            leads=feature_extractor.leads,
+            feature_extractor=feature_extractor,
+            num_threads=num_threads,
+            progress=progress,
+        )
     EcgByteProcessor(feature_extractor, tokenizer).save_pretrained(output_dir)
-    judged_on = held_out or train_ids
+    with _timed(seconds, "measure"):
+        signals = _signals(prepared, held_out or train_ids, "measure")
+        fit = tokenizer_report(tokenizer, signals, num_threads=num_threads)
     report = {
         "records_trained_on": len(train_ids),
         "merges": tokenizer.num_merges,
+        "longest_token": int(tokenizer.bpe.token_lengths.max()),
+        "calibration": {"method": bounds.method, "low": bounds.low, "high": bounds.high},
         "held_out": bool(held_out),
-        **tokenizer_report(tokenizer, [prepared.signal(i) for i in judged_on]),
+        **fit,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "provenance": provenance(
             "train-tokenizer",
             {
@@ -95,43 +115,91 @@ def train_tokenizer(
     return report
 
 
-def tokenizer_report(tokenizer: EcgByteTokenizer, signals: list[np.ndarray]) -> dict[str, Any]:
+def tokenizer_report(
+    tokenizer: EcgByteTokenizer, signals: Iterable[np.ndarray], *, num_threads: int | None = None
+) -> dict[str, Any]:
     """How a tokenizer fits signals.
 
     Args:
         tokenizer: The tokenizer.
-        signals: Float arrays (leads, samples) in mV.
+        signals: Float arrays (leads, samples) in mV; read once, a generator will do.
+        num_threads: Threads of the Rust core.
 
     Returns:
         `records`, `compression` (samples per token), `tokens_per_ecg` (mean), `vocabulary_used` (share of symbols
         and merges that occur), `round_trip` (share of records whose symbols come back exactly), `clipped` (share of
         samples outside the range), `half_bin_mv` and `max_error_mv` (inside the range).
     """
-    import rust_bpe
-
-    samples = tokens = exact = clipped = 0
-    used: set[int] = set()
+    records = samples = tokens = exact = clipped = 0
+    is_used = np.zeros(tokenizer.num_ecg_tokens, dtype=bool)
     largest = widest = 0.0
-    for signal in signals:
-        low, high = tokenizer.calibration.bounds(signal)
-        ids = tokenizer.encode_signal(signal)
-        used.update(np.unique(ids).tolist())
-        samples += signal.size
-        tokens += len(ids)
-        exact += bool(np.array_equal(tokenizer.bpe.decode(ids), rust_bpe.quantize(signal, low, high).reshape(-1)))
-        own = tokenizer.calibration.method == "minmax"
-        decoded = tokenizer.decode_signal(ids, low=low if own else None, high=high if own else None)
-        error = np.abs(decoded - np.clip(signal.astype(np.float64), low, high))
-        clipped += int(((signal < low) | (signal > high)).sum())
-        largest = max(largest, float(error.max()))
-        widest = max(widest, (high - low + 1e-6) / 52.0)
+    iterator = iter(signals)
+    while batch := list(islice(iterator, _BATCH)):
+        all_ids = tokenizer.encode_signal_batch(batch, num_threads=num_threads)
+        for signal, ids in zip(batch, all_ids, strict=True):
+            low, high = tokenizer.calibration.bounds(signal)
+            comes_back, outside, error = _decoded(tokenizer, signal, ids, low, high)
+            is_used[ids] = True
+            records += 1
+            samples += signal.size
+            tokens += len(ids)
+            exact += comes_back
+            clipped += outside
+            largest = max(largest, error)
+            widest = max(widest, (high - low + 1e-6) / 52.0)
     return {
-        "records": len(signals),
+        "records": records,
         "compression": samples / max(tokens, 1),
-        "tokens_per_ecg": tokens / max(len(signals), 1),
-        "vocabulary_used": len(used) / tokenizer.num_ecg_tokens,
-        "round_trip": exact / max(len(signals), 1),
+        "tokens_per_ecg": tokens / max(records, 1),
+        "vocabulary_used": int(np.count_nonzero(is_used)) / tokenizer.num_ecg_tokens,
+        "round_trip": exact / max(records, 1),
         "clipped": clipped / max(samples, 1),
         "half_bin_mv": widest,
         "max_error_mv": largest,
     }
+
+
+def _decoded(
+    tokenizer: EcgByteTokenizer, signal: np.ndarray, ids: np.ndarray, low: float, high: float
+) -> tuple[bool, int, float]:
+    """Whether the symbols come back, how many samples lie outside the range, and the largest error of the others."""
+    import rust_bpe
+
+    own_range: dict[str, Any] = {"low": low, "high": high} if tokenizer.calibration.method == "minmax" else {}
+    symbols = rust_bpe.quantize(signal, low, high)
+    comes_back = np.array_equal(tokenizer.bpe.decode(ids), symbols.reshape(-1))
+    values = signal.astype(np.float64)
+    inside = np.clip(values, low, high)
+    outside = int(np.count_nonzero(inside != values))
+    error = np.abs(np.subtract(tokenizer.decode_signal(ids, **own_range), inside, out=inside), out=inside)
+    return comes_back, outside, float(error.max(initial=0.0))
+
+
+def _signals(prepared: PreparedData, ecg_ids: list[int], name: str) -> Iterator[np.ndarray]:
+    from tqdm.auto import tqdm
+
+    numbered = tqdm(prepared.iter_signals(ecg_ids), total=len(ecg_ids), desc=name, unit="record")
+    return (signal for _, signal in numbered)
+
+
+@contextmanager
+def _merge_bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress callback that shows its bar from its first call on, when the records are read."""
+    from tqdm.auto import tqdm
+
+    with ExitStack() as stack:
+        bars: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(tqdm(total=total, desc="merges", unit="merge")))
+            bars[0].update(done - bars[0].n)
+
+        yield progress
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

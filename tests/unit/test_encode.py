@@ -3,13 +3,13 @@
 import json
 
 import datasets
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ecgbyte_hf.data.encode import encode_records, encode_rows
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, SamplingRateError
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
+from ecgbyte_hf.data.encode import encode_rows
+from ecgbyte_hf.data.encode_ids import encode_records
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 from ecgbyte_hf.training.extend_llm import load_prompter
 
 
@@ -85,22 +85,8 @@ class TestFolder:
             encode_rows(small_prepared, tmp_path, prompter, splits=["test"])
         assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
 
-
-class TestRecords:
-    def test_ids_are_those_of_the_tokenizer(self, small_prepared, small_ecg_byte, tmp_path):
-        tokenizer = EcgByteTokenizer.from_pretrained(small_ecg_byte)
-        report = encode_records(small_prepared, tokenizer, tmp_path)
-        table = pq.read_table(tmp_path / "ids.parquet")
-        assert table.column("ecg_id").to_pylist() == small_prepared.ecg_ids
-        ids = table.column("input_ids").to_pylist()
-        for ecg_id, got in zip(small_prepared.ecg_ids, ids, strict=True):
-            np.testing.assert_array_equal(got, tokenizer.encode_signal(small_prepared.signal(ecg_id)))
-        assert report["records"] == 40 and report["samples"] == 40 * 2000
-        assert report["tokens"] == sum(map(len, ids))
-        assert report["compression"] == 80_000 / report["tokens"]
-
-    def test_data_of_another_rate_is_refused(self, small_prepared, tmp_path):
-        other = EcgByteTokenizer(calibration=EcgCalibration.minmax(), sampling_rate=250, leads=["I", "aVF"])
-        with pytest.raises(SamplingRateError, match="gives 100 Hz, the tokenizer expects 250 Hz"):
-            encode_records(small_prepared, other, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
+    def test_ids_are_not_replaced_by_rows(self, small_prepared, small_ecg_byte, prompter, tmp_path):
+        encode_records(small_prepared, EcgByteTokenizer.from_pretrained(small_ecg_byte), tmp_path)
+        with pytest.raises(EcgDataError, match="holds the ids of records; choose another folder for rows"):
+            encode_rows(small_prepared, tmp_path, prompter, splits=["test"])
+        assert (tmp_path / "ids-00000.parquet").exists()

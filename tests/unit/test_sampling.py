@@ -1,5 +1,7 @@
 """The range of the amplitude bins."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,26 @@ def test_the_draw_is_without_replacement_and_seeded():
     whole = np.percentile(signal, [1, 99])
     exact = percentile_calibration([signal], per_record=signal.size)
     assert (exact.low + 0.5, exact.high - 0.5) == pytest.approx(tuple(whole), abs=1e-12)
+
+
+def test_values_in_memory_are_bounded_and_records_still_count_the_same():
+    """A third of the records at 1 mV, a third at 2, a third at 3: so it stays when most of the draws are dropped."""
+    levels = (np.full((2, 500), level + 0.001 * (index % 7)) for index in range(999) for level in [1 + index % 3])
+    peak = 0
+    tracemalloc.start()
+    bounds = percentile_calibration(levels, num_values=3000, per_record=500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 999 * 500 * 8 / 4
+    assert (bounds.low, bounds.high) == pytest.approx((0.5, 3.5), abs=0.01)
+    # With fewer values than records, one of each.
+    assert percentile_calibration((np.full((1, 9), float(n)) for n in range(101)), num_values=10).high == 99.5
+
+
+def test_what_is_kept_is_a_uniform_part_of_each_record():
+    ramp = np.linspace(0.0, 1.0, 4096)[None]
+    bounds = percentile_calibration([ramp] * 64, num_values=20_000)
+    assert (bounds.low + 0.5, bounds.high - 0.5) == pytest.approx((0.01, 0.99), abs=0.005)
 
 
 def test_no_records():
