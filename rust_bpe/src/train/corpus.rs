@@ -10,7 +10,7 @@ use crate::{Error, MAX_SYMBOLS, Result, check_num_symbols, check_symbols};
 /// Stands around records. It is the last symbol of the largest alphabet too, see [`Corpus::new`].
 pub(super) const BOUNDARY: u8 = u8::MAX;
 
-/// Boundaries at the end of a chunk: whoever looks at a block and the byte after it reads no further.
+/// Boundaries at the end of a chunk: whoever looks at 64 bytes and the two after them reads no further.
 pub(super) const PADDING: usize = 66;
 
 /// Symbols of a chunk, unless a single record is longer: few enough to stay in a core's own cache while
