@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use rustc_hash::FxHashMap;
 
+use crate::greedy::{Greedy, Trie};
 use crate::slots::{MAX_CELLS, Slots};
-use crate::trie::Trie;
 use crate::{Error, Pair, Quantizer, Result, check_num_symbols, check_symbols, threads};
 
 /// Symbols of all tokens together: ten times what 6,000 merges of at most 1,024 symbols need. Forty
@@ -80,7 +80,7 @@ pub struct Bpe {
     /// The symbols of token `id` are `symbols[starts[id]..starts[id + 1]]`.
     symbols: Vec<u8>,
     starts: Vec<usize>,
-    trie: Trie,
+    greedy: Greedy,
 }
 
 impl Bpe {
@@ -100,7 +100,11 @@ impl Bpe {
                 symbols.extend_from_within(starts[part]..starts[part + 1]);
             }
             starts.push(symbols.len());
-            trie.insert(&symbols[start..], (num_symbols + rank) as u32, rank)?;
+            trie.insert(
+                left,
+                &symbols[start + lengths[left as usize] as usize..],
+                rank,
+            )?;
         }
         Ok(Self {
             num_symbols,
@@ -109,7 +113,7 @@ impl Bpe {
             lengths,
             symbols,
             starts,
-            trie,
+            greedy: trie.close(),
         })
     }
 
@@ -167,13 +171,7 @@ impl Bpe {
     /// [`Error::Symbol`] for a symbol outside the alphabet.
     pub fn encode_greedy(&self, symbols: &[u8]) -> Result<Vec<u32>> {
         check_symbols(symbols, self.num_symbols)?;
-        let mut rest = symbols;
-        let mut ids = Vec::new();
-        while let Some((id, length)) = self.trie.longest_match(rest) {
-            ids.push(id);
-            rest = &rest[length..];
-        }
-        Ok(ids)
+        Ok(self.greedy.encode(symbols))
     }
 
     /// The merges in the order in which they were learnt, each from left to right.
@@ -255,6 +253,9 @@ impl Bpe {
             .map_err(|error| error.in_rows_of(samples_per_lead))?;
         match encoding.lead_boundary {
             LeadBoundary::Cross => self.encode(&symbols, encoding.algorithm),
+            LeadBoundary::Split if encoding.algorithm == Algorithm::Greedy => {
+                Ok(self.greedy.encode_rows(&symbols, samples_per_lead))
+            }
             LeadBoundary::Split => {
                 let mut ids = Vec::new();
                 for lead in symbols.chunks(samples_per_lead.max(1)) {
