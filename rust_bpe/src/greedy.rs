@@ -98,6 +98,7 @@ impl Greedy {
     }
 
     /// Reads on in sequences of equal length.
+    #[allow(clippy::needless_range_loop)] // Over several arrays at once.
     fn read<const N: usize>(&self, sequences: [&[u8]; N], streams: &mut [Stream; N]) {
         // The cells that made tokens certain. Logging them, at first for every symbol, takes no branch,
         // where every second one would be mispredicted.
