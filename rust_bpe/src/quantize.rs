@@ -6,7 +6,7 @@ use crate::{Error, Result, check_num_symbols};
 const WIDTH_OFFSET: f64 = 1e-6;
 
 /// Values of which one near an edge between two bins has all computed exactly.
-const BLOCK: usize = 256;
+const BLOCK: usize = 128;
 
 /// Above half the largest symbol's rounding, adding it to a float32 leaves the nearest integer in the
 /// lowest bits.
@@ -49,12 +49,14 @@ impl Quantizer {
     /// [`Error::NotFinite`] with the position of the first NaN or infinity.
     pub fn quantize<T: Copy + Into<f64>>(&self, values: &[T]) -> Result<Vec<u8>> {
         let mut symbols = vec![0; values.len()];
-        let blocks = values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK));
-        for (index, (values, symbols)) in blocks.enumerate() {
-            if !self.estimate.fill(values, symbols) {
-                self.fill(values, symbols, index * BLOCK)?;
+        let (blocks, rest) = values.as_chunks::<BLOCK>();
+        let (symbol_blocks, rest_symbols) = symbols.as_chunks_mut::<BLOCK>();
+        for (index, (block, symbols)) in blocks.iter().zip(symbol_blocks).enumerate() {
+            if !self.estimate.fill(block, symbols) {
+                self.fill(block, symbols, index * BLOCK)?;
             }
         }
+        self.fill(rest, rest_symbols, values.len() - rest.len())?;
         Ok(symbols)
     }
 
@@ -118,17 +120,21 @@ impl Estimate {
     }
 
     /// Whether all values are finite and their symbols certain.
-    fn fill<T: Copy + Into<f64>>(&self, values: &[T], symbols: &mut [u8]) -> bool {
+    fn fill<T: Copy + Into<f64>>(&self, values: &[T; BLOCK], symbols: &mut [u8; BLOCK]) -> bool {
+        // Two loops, because one over values of different widths is not vectorised as well.
+        let mut bins = [0.0; BLOCK];
+        for (bin, &value) in bins.iter_mut().zip(values) {
+            *bin = Into::<f64>::into(value) as f32;
+        }
         let mut is_certain = true;
-        for (&value, symbol) in values.iter().zip(symbols) {
-            let value: f64 = value.into();
-            // Values beyond float32 become infinite and go to the outermost bins, where they belong.
-            let bin = value as f32 * self.scale + self.offset;
-            let bin = if bin > 0.0 { bin } else { 0.0 };
-            let bin = if bin < self.last { bin } else { self.last };
+        for (&value, symbol) in bins.iter().zip(symbols) {
+            let bin = value * self.scale + self.offset;
+            is_certain &= bin.abs() <= f32::MAX;
+            let bin = if bin < 0.0 { 0.0 } else { bin };
+            let bin = if bin > self.last { self.last } else { bin };
             let rounded = bin + ROUNDER;
             let from_middle = (bin - (rounded - ROUNDER)).abs();
-            is_certain &= value.is_finite() & (from_middle < self.reach);
+            is_certain &= from_middle < self.reach;
             *symbol = rounded.to_bits() as u8;
         }
         is_certain
