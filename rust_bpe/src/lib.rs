@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod greedy;
 mod quantize;
+mod ranked;
 mod slots;
 mod threads;
 mod train;

@@ -61,19 +61,6 @@ impl Slots {
             .map(|(position, pair)| ((pair[0], pair[1]), position))
     }
 
-    /// The tokens of all sequences, from left to right.
-    pub fn tokens(&self, lengths: &[u32]) -> impl Iterator<Item = u32> {
-        let mut position = 0;
-        std::iter::from_fn(move || {
-            while *self.cells.get(position)? == BOUNDARY {
-                position += 1;
-            }
-            let id = self.cells[position];
-            position += lengths[id as usize] as usize;
-            Some(id)
-        })
-    }
-
     /// Whether `pair` stands at `position`, which may have become the middle of a token.
     pub fn pair_at(&self, position: usize, pair: Pair, lengths: &[u32]) -> bool {
         self.cells[position] == pair.0
