@@ -15,6 +15,8 @@
 //!
 //! 3,500 merges of ECGs have 4,500 states: 0.5 MB for `next`, which stays in the L2 cache.
 
+use std::collections::VecDeque;
+
 use crate::{Error, Result};
 
 /// Sequences read in turns. On ECGs 1, 2, 4, 6, 8, 12 reach 280, 540, 880, 970, 1010, 840 MB/s, and 6
@@ -27,9 +29,12 @@ const MIN_SEGMENT: usize = 256;
 /// Symbols between two emptyings of the logs, a power of two.
 const BLOCK: usize = 512;
 
-/// Cells of each table, 4 bytes each: 256 MiB. A vocabulary that needs more (260,000 states for an
+/// Cells of each table, 4 bytes each: 256 MiB. A vocabulary that needs more (260,000 nodes for an
 /// alphabet of 256, two million for 26) comes from a damaged file rather than from ECGs.
 const MAX_CELLS: usize = 1 << 26;
+
+/// For the limit an alphabet is at least as large as this, because a node costs more than its cells.
+const MIN_NODE_CELLS: usize = 16;
 
 /// In `next`: the symbol makes tokens certain.
 const CERTAIN: u32 = 1 << 31;
@@ -60,23 +65,27 @@ struct Stream {
 impl Greedy {
     /// The ids of a sequence of symbols, all of the alphabet.
     pub fn encode(&self, symbols: &[u8]) -> Vec<u32> {
-        let segment = match symbols.len() / STREAMS {
-            segment if segment < MIN_SEGMENT => 0,
-            segment => segment,
+        let segment = symbols.len() / STREAMS;
+        let (stream, rest) = if segment < MIN_SEGMENT {
+            (Stream::default(), symbols)
+        } else {
+            let (segments, rest) = symbols.split_at(segment * STREAMS);
+            (self.read_segments(rows(segments, segment)), rest)
         };
-        let (segments, rest) = symbols.split_at(segment * STREAMS);
-        let segments = std::array::from_fn(|index| &segments[index * segment..][..segment]);
-        let mut streams = Default::default();
-        self.read::<STREAMS>(segments, &mut streams);
-
-        let [mut stream, guesses @ ..] = streams;
-        for (symbols, guess) in segments[1..].iter().zip(guesses) {
-            self.carry_on(&mut stream, symbols, &guess);
-        }
         let mut streams = [stream];
         self.read([rest], &mut streams);
         let [stream] = streams;
         self.end(stream)
+    }
+
+    fn read_segments(&self, segments: [&[u8]; STREAMS]) -> Stream {
+        let mut streams: [Stream; STREAMS] = Default::default();
+        self.read(segments, &mut streams);
+        let [mut stream, guesses @ ..] = streams;
+        for (symbols, guess) in segments[1..].iter().zip(guesses) {
+            self.carry_on(&mut stream, symbols, &guess);
+        }
+        stream
     }
 
     /// The ids of sequences of equal length, each by itself, one after the other.
@@ -84,9 +93,8 @@ impl Greedy {
         let mut ids = Vec::new();
         let mut groups = symbols.chunks_exact((length * STREAMS).max(1));
         for group in groups.by_ref() {
-            let rows = std::array::from_fn(|index| &group[index * length..][..length]);
-            let mut streams = Default::default();
-            self.read::<STREAMS>(rows, &mut streams);
+            let mut streams: [Stream; STREAMS] = Default::default();
+            self.read(rows(group, length), &mut streams);
             for stream in streams {
                 ids.extend(self.end(stream));
             }
@@ -169,6 +177,18 @@ impl Greedy {
         }
     }
 
+    /// The output of two, of which there may be no second.
+    fn join(&mut self, first: u32, second: u32) -> u32 {
+        if second == NO_OUTPUT {
+            return first;
+        }
+        // Neighbouring symbols often make the same tokens certain.
+        if self.lists.last() != Some(&(first, second)) {
+            self.lists.push((first, second));
+        }
+        self.vocab_size + self.lists.len() as u32 - 1
+    }
+
     /// Two tokens or more at once: one time in a hundred.
     #[cold]
     fn push_list(&self, output: u32, ids: &mut Vec<u32>) {
@@ -182,6 +202,10 @@ impl Greedy {
             }
         }
     }
+}
+
+fn rows(symbols: &[u8], length: usize) -> [&[u8]; STREAMS] {
+    std::array::from_fn(|index| &symbols[index * length..][..length])
 }
 
 const NO_CHILD: u32 = u32::MAX;
@@ -245,14 +269,12 @@ impl Trie {
         if child < LEAF {
             return Ok(child as usize);
         }
-        let node = self.children.len();
-        if node + self.num_symbols > MAX_CELLS {
-            return Err(Error::VocabularyTooLarge {
-                rank,
-                limit: MAX_CELLS / self.num_symbols,
-                unit: "trie nodes",
-            });
+        let limit = MAX_CELLS / self.num_symbols.max(MIN_NODE_CELLS);
+        if self.tokens.len() == limit {
+            let unit = "trie nodes";
+            return Err(Error::VocabularyTooLarge { rank, limit, unit });
         }
+        let node = self.children.len();
         self.children.resize(node + self.num_symbols, NO_CHILD);
         self.children[cell] = node as u32;
         self.tokens.push(match child {
@@ -273,12 +295,9 @@ impl Trie {
             lists: Vec::new(),
             ends: vec![(NO_OUTPUT, 0); self.tokens.len()],
         };
-        let mut nodes = Vec::with_capacity(self.tokens.len());
-        nodes.push(0);
-        let mut closed = 0;
-        while closed < nodes.len() {
-            let node: usize = nodes[closed];
-            closed += 1;
+        // Breadth first.
+        let mut nodes = VecDeque::from([0]);
+        while let Some(node) = nodes.pop_front() {
             let (output, left) = greedy.ends[node / num_symbols];
             for symbol in 0..num_symbols {
                 let (cell, after) = (node + symbol, left as usize + symbol);
@@ -300,21 +319,11 @@ impl Trie {
                             ),
                             token => (token, 0),
                         };
-                        nodes.push(child as usize);
+                        nodes.push_back(child as usize);
                     }
                 }
             }
         }
         greedy
-    }
-}
-
-impl Greedy {
-    fn join(&mut self, first: u32, second: u32) -> u32 {
-        if second == NO_OUTPUT {
-            return first;
-        }
-        self.lists.push((first, second));
-        self.vocab_size + self.lists.len() as u32 - 1
     }
 }
