@@ -39,7 +39,11 @@ const MIN_NODE_CELLS: usize = 16;
 /// In `next`: the symbol makes tokens certain.
 const CERTAIN: u32 = 1 << 31;
 
+/// In `outputs`: no token is certain.
 const NO_OUTPUT: u32 = u32::MAX;
+
+/// In `outputs`: the state's own output, then that of the same symbol in the state that is left.
+const CHAIN: u32 = u32::MAX - 1;
 
 /// A state is the index of the first of its cells, one for each symbol; the root is 0.
 pub(crate) struct Greedy {
@@ -47,12 +51,19 @@ pub(crate) struct Greedy {
     vocab_size: u32,
     /// The state after each symbol, perhaps with [`CERTAIN`].
     next: Vec<u32>,
-    /// The tokens that become certain: an id, or `vocab_size` and more for one of `lists`.
+    /// The tokens that the symbol makes certain: an id (99 times in a hundred), `vocab_size` and more
+    /// for one of `lists`, or [`CHAIN`].
     outputs: Vec<u32>,
-    /// Two outputs, one after the other.
+    /// An output, then that of a cell.
     lists: Vec<(u32, u32)>,
-    /// For each state, what becomes of it at the end: the output, and the state that is left.
+    /// For each state, what becomes of it at the end: an output, and the state that is left.
     ends: Vec<(u32, u32)>,
+}
+
+/// What is still to be written of several tokens that become certain at once.
+enum Part {
+    Output(u32),
+    Cell(u32),
 }
 
 /// A sequence being read.
@@ -132,7 +143,7 @@ impl Greedy {
                 let log = &logs[index][..logged[index]];
                 streams[index].ids.reserve(log.len());
                 for &cell in log {
-                    self.push(self.outputs[cell as usize], &mut streams[index].ids);
+                    self.push(cell, &mut streams[index].ids);
                 }
             }
         }
@@ -153,52 +164,64 @@ impl Greedy {
     }
 
     fn step(&self, stream: &mut Stream, symbol: u8) {
-        let cell = stream.state as usize + usize::from(symbol);
-        stream.state = self.next[cell] % CERTAIN;
-        if self.outputs[cell] != NO_OUTPUT {
-            self.push(self.outputs[cell], &mut stream.ids);
+        let cell = stream.state + u32::from(symbol);
+        let next = self.next[cell as usize];
+        stream.state = next % CERTAIN;
+        if next >= CERTAIN {
+            self.push(cell, &mut stream.ids);
         }
     }
 
     fn end(&self, Stream { mut state, mut ids }: Stream) -> Vec<u32> {
         while state != 0 {
             let (output, left) = self.ends[state as usize / self.num_symbols];
-            self.push(output, &mut ids);
+            self.push_parts(Part::Output(output), &mut ids);
             state = left;
         }
         ids
     }
 
-    fn push(&self, output: u32, ids: &mut Vec<u32>) {
+    fn push(&self, cell: u32, ids: &mut Vec<u32>) {
+        let output = self.outputs[cell as usize];
         if output < self.vocab_size {
             ids.push(output);
         } else {
-            self.push_list(output, ids);
+            self.push_parts(Part::Cell(cell), ids);
         }
     }
 
-    /// The output of two, of which there may be no second.
-    fn join(&mut self, first: u32, second: u32) -> u32 {
-        if second == NO_OUTPUT {
+    /// The output that has that of the cell `then` after `first`.
+    fn list(&mut self, first: u32, then: usize) -> u32 {
+        if self.outputs[then] == NO_OUTPUT {
             return first;
         }
-        // Neighbouring symbols often make the same tokens certain.
-        if self.lists.last() != Some(&(first, second)) {
-            self.lists.push((first, second));
-        }
+        self.lists.push((first, then as u32));
         self.vocab_size + self.lists.len() as u32 - 1
     }
 
-    /// Two tokens or more at once: one time in a hundred.
     #[cold]
-    fn push_list(&self, output: u32, ids: &mut Vec<u32>) {
-        let mut outputs = vec![output];
-        while let Some(output) = outputs.pop() {
-            if output < self.vocab_size {
-                ids.push(output);
-            } else {
-                let (first, second) = self.lists[(output - self.vocab_size) as usize];
-                outputs.extend([second, first]);
+    fn push_parts(&self, part: Part, ids: &mut Vec<u32>) {
+        let num_symbols = self.num_symbols as u32;
+        let mut parts = vec![part];
+        while let Some(part) = parts.pop() {
+            let output = match part {
+                Part::Output(output) => output,
+                Part::Cell(cell) => match self.outputs[cell as usize] {
+                    NO_OUTPUT => continue,
+                    CHAIN => {
+                        let (output, left) = self.ends[(cell / num_symbols) as usize];
+                        parts.push(Part::Cell(left + cell % num_symbols));
+                        output
+                    }
+                    output => output,
+                },
+            };
+            match output.checked_sub(self.vocab_size) {
+                None => ids.push(output),
+                Some(index) => {
+                    let (first, cell) = self.lists[index as usize];
+                    parts.extend([Part::Cell(cell), Part::Output(first)]);
+                }
             }
         }
     }
@@ -304,7 +327,10 @@ impl Trie {
                 match greedy.next[cell] {
                     NO_CHILD => {
                         greedy.next[cell] = greedy.next[after] | CERTAIN;
-                        greedy.outputs[cell] = greedy.join(output, greedy.outputs[after]);
+                        greedy.outputs[cell] = match greedy.outputs[after] {
+                            NO_OUTPUT => output,
+                            _ => CHAIN,
+                        };
                     }
                     child if child >= LEAF => {
                         greedy.next[cell] = CERTAIN;
@@ -313,10 +339,10 @@ impl Trie {
                     child => {
                         let index = child as usize / num_symbols;
                         greedy.ends[index] = match self.tokens[index] {
-                            NO_TOKEN => (
-                                greedy.join(output, greedy.outputs[after]),
-                                greedy.next[after] % CERTAIN,
-                            ),
+                            NO_TOKEN => {
+                                let left = greedy.next[after] % CERTAIN;
+                                (greedy.list(output, after), left)
+                            }
                             token => (token, 0),
                         };
                         nodes.push_back(child as usize);
