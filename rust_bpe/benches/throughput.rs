@@ -3,13 +3,17 @@
 
 use std::time::Instant;
 
-use rust_bpe::{Algorithm, Bpe, Corpus, Error, Quantizer, TrainOptions, train};
+use rust_bpe::{
+    Algorithm, Bpe, Corpus, Error, LeadBoundary, Quantizer, SignalEncoding, TrainOptions, train,
+};
 
 const NUM_SYMBOLS: usize = 26;
 const NUM_MERGES: usize = 3500;
 const NUM_RECORDS: usize = 180;
 const LEADS: usize = 12;
 const SAMPLES: usize = 2500;
+const RANGE: (f64, f64) = (-1.5, 2.0);
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Greedy, Algorithm::Bpe];
 
 fn main() {
     let mut random = Random(1);
@@ -32,31 +36,62 @@ fn main() {
         merges.len()
     );
 
+    let seconds = median_seconds(|| Bpe::new(merges.clone(), NUM_SYMBOLS).unwrap());
+    println!("Bpe::new: {:.2} ms", 1e3 * seconds);
+
     let bpe = Bpe::new(merges, NUM_SYMBOLS).unwrap();
-    for algorithm in [Algorithm::Greedy, Algorithm::Bpe] {
-        let start = Instant::now();
-        let ids = bpe.encode_batch(&records, algorithm, Some(1)).unwrap();
-        let rate = symbols as f64 / start.elapsed().as_secs_f64() / 1e6;
-        let tokens: usize = ids.iter().map(Vec::len).sum();
+    for algorithm in ALGORITHMS {
+        let encode = || bpe.encode_batch(&records, algorithm, Some(1)).unwrap();
+        let rate = symbols as f64 / median_seconds(encode) / 1e6;
+        let tokens: usize = encode().iter().map(Vec::len).sum();
         let compression = symbols as f64 / tokens as f64;
         println!("encode {algorithm:?}: {rate:.0} MB/s, {compression:.2} symbols per token");
     }
 
-    let signal: Vec<f32> = (0..SAMPLES * LEADS)
-        .map(|_| random.normal() as f32)
-        .collect();
-    let quantizer = Quantizer::new(-3.0, 3.0, NUM_SYMBOLS).unwrap();
-    let start = Instant::now();
-    for _ in 0..NUM_RECORDS {
-        std::hint::black_box(quantizer.quantize(std::hint::black_box(&signal)).unwrap());
+    let signals: Vec<Vec<f32>> = (0..NUM_RECORDS).map(|_| signal(&mut random)).collect();
+    for algorithm in ALGORITHMS {
+        for lead_boundary in [LeadBoundary::Cross, LeadBoundary::Split] {
+            let encoding = SignalEncoding {
+                algorithm,
+                lead_boundary,
+            };
+            let encode = |signal: &Vec<f32>| bpe.encode_signal(signal, SAMPLES, RANGE, encoding);
+            let seconds = median_seconds(|| signals.iter().map(encode).collect::<Vec<_>>());
+            let time = 1e6 * seconds / NUM_RECORDS as f64;
+            println!("encode_signal {algorithm:?} {lead_boundary:?}: {time:.0} us per record");
+        }
     }
-    let rate = symbols as f64 / start.elapsed().as_secs_f64() / 1e6;
-    println!("quantize: {rate:.0} million values per second");
+
+    let quantizer = Quantizer::new(RANGE.0, RANGE.1, NUM_SYMBOLS).unwrap();
+    let single = &signals[0];
+    let double: Vec<f64> = single.iter().copied().map(f64::from).collect();
+    let rate = |seconds| single.len() as f64 / seconds / 1e6;
+    println!(
+        "quantize: {:.0} million float32, {:.0} million float64 per second",
+        rate(median_seconds(|| quantizer.quantize(single))),
+        rate(median_seconds(|| quantizer.quantize(&double)))
+    );
+}
+
+fn median_seconds<R>(mut run: impl FnMut() -> R) -> f64 {
+    let mut seconds: Vec<f64> = (0..11)
+        .map(|_| {
+            let start = Instant::now();
+            std::hint::black_box(run());
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn record(random: &mut Random) -> Vec<u8> {
+    let quantizer = Quantizer::new(RANGE.0, RANGE.1, NUM_SYMBOLS).unwrap();
+    quantizer.quantize(&signal(random)).unwrap()
 }
 
 /// Twelve leads of one beat shape, each with its own height, over wander and noise.
-fn record(random: &mut Random) -> Vec<u8> {
-    let quantizer = Quantizer::new(-1.5, 2.0, NUM_SYMBOLS).unwrap();
+fn signal(random: &mut Random) -> Vec<f32> {
     let period = 180.0 + 60.0 * random.uniform();
     let mut values = Vec::new();
     for _ in 0..LEADS {
@@ -65,10 +100,11 @@ fn record(random: &mut Random) -> Vec<u8> {
         for sample in 0..SAMPLES {
             let time = sample as f64 / period + phase;
             let wander = 0.1 * (time * 0.7).sin();
-            values.push(height * beat(time.fract()) + wander + 0.02 * random.normal());
+            let value = height * beat(time.fract()) + wander + 0.02 * random.normal();
+            values.push(value as f32);
         }
     }
-    quantizer.quantize(&values).unwrap()
+    values
 }
 
 /// P wave, QRS complex and T wave, as (height, centre, width) in parts of a beat.

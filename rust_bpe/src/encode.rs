@@ -1,13 +1,9 @@
 //! Symbols to tokens and back.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::str::FromStr;
 
-use rustc_hash::FxHashMap;
-
-use crate::slots::{MAX_CELLS, Slots};
-use crate::trie::Trie;
+use crate::greedy::{Greedy, Trie};
+use crate::ranked::{self, Ranked};
 use crate::{Error, Pair, Quantizer, Result, check_num_symbols, check_symbols, threads};
 
 /// Symbols of all tokens together: ten times what 6,000 merges of at most 1,024 symbols need. Forty
@@ -75,12 +71,12 @@ pub struct SignalEncoding {
 pub struct Bpe {
     num_symbols: usize,
     merges: Vec<Pair>,
-    ranks: FxHashMap<Pair, u32>,
     lengths: Vec<u32>,
     /// The symbols of token `id` are `symbols[starts[id]..starts[id + 1]]`.
     symbols: Vec<u8>,
     starts: Vec<usize>,
-    trie: Trie,
+    greedy: Greedy,
+    ranked: Ranked,
 }
 
 impl Bpe {
@@ -95,21 +91,21 @@ impl Bpe {
         let mut starts: Vec<usize> = (0..=num_symbols).collect();
         let mut trie = Trie::new(num_symbols);
         for (rank, &(left, right)) in merges.iter().enumerate() {
-            let start = symbols.len();
-            for part in [left as usize, right as usize] {
-                symbols.extend_from_within(starts[part]..starts[part + 1]);
-            }
+            let [left_symbols, right_symbols] =
+                [left as usize, right as usize].map(|id| starts[id]..starts[id + 1]);
+            trie.insert(left, &symbols[right_symbols.clone()], rank)?;
+            symbols.extend_from_within(left_symbols);
+            symbols.extend_from_within(right_symbols);
             starts.push(symbols.len());
-            trie.insert(&symbols[start..], (num_symbols + rank) as u32, rank)?;
         }
         Ok(Self {
             num_symbols,
-            ranks: merges.iter().copied().zip(0..).collect(),
+            ranked: Ranked::new(&merges, num_symbols),
             merges,
             lengths,
             symbols,
             starts,
-            trie,
+            greedy: trie.close(),
         })
     }
 
@@ -153,12 +149,10 @@ impl Bpe {
     }
 
     /// # Errors
-    /// [`Error::Symbol`] for a symbol outside the alphabet.
+    /// As [`Bpe::encode_greedy`] and [`Bpe::encode_bpe`].
     pub fn encode(&self, symbols: &[u8], algorithm: Algorithm) -> Result<Vec<u32>> {
-        match algorithm {
-            Algorithm::Greedy => self.encode_greedy(symbols),
-            Algorithm::Bpe => self.encode_bpe(symbols),
-        }
+        check_symbols(symbols, self.num_symbols)?;
+        self.encode_rows(symbols, symbols.len(), algorithm)
     }
 
     /// The longest token that matches, from left to right.
@@ -166,59 +160,30 @@ impl Bpe {
     /// # Errors
     /// [`Error::Symbol`] for a symbol outside the alphabet.
     pub fn encode_greedy(&self, symbols: &[u8]) -> Result<Vec<u32>> {
-        check_symbols(symbols, self.num_symbols)?;
-        let mut rest = symbols;
-        let mut ids = Vec::new();
-        while let Some((id, length)) = self.trie.longest_match(rest) {
-            ids.push(id);
-            rest = &rest[length..];
-        }
-        Ok(ids)
+        self.encode(symbols, Algorithm::Greedy)
     }
 
     /// The merges in the order in which they were learnt, each from left to right.
     ///
     /// # Errors
-    /// [`Error::Symbol`] for a symbol outside the alphabet, [`Error::RecordTooLong`] above 2^32 - 3
-    /// symbols.
+    /// [`Error::Symbol`] for a symbol outside the alphabet, [`Error::RecordTooLong`] above 2^30 symbols.
     pub fn encode_bpe(&self, symbols: &[u8]) -> Result<Vec<u32>> {
-        check_symbols(symbols, self.num_symbols)?;
-        let num_cells = Slots::<u32>::cells_for(1, symbols.len());
-        if num_cells > MAX_CELLS {
-            return Err(Error::RecordTooLong {
-                length: symbols.len(),
-                limit: MAX_CELLS - Slots::<u32>::cells_for(1, 0),
-            });
-        }
-        let mut slots = Slots::<u32>::with_capacity(num_cells);
-        slots.push_sequence(symbols);
+        self.encode(symbols, Algorithm::Bpe)
+    }
 
-        // The lowest rank first, then the leftmost. A merge makes pairs of higher ranks only, because
-        // a later merge is the first that can name its token; so each rank is finished in one go.
-        let mut queue: BinaryHeap<Reverse<(u32, u32)>> = slots
-            .pairs()
-            .filter_map(|(pair, position)| {
-                let rank = *self.ranks.get(&pair)?;
-                Some(Reverse((rank, position as u32)))
-            })
-            .collect();
-        while let Some(Reverse((rank, position))) = queue.pop() {
-            let position = position as usize;
-            let pair = self.merges[rank as usize];
-            if !slots.pair_at(position, pair, &self.lengths) {
-                continue;
-            }
-            let id = self.num_symbols as u32 + rank;
-            let merged = slots.merge(position, pair, id, &self.lengths);
-            let left = merged.left.map(|(token, start)| ((token, id), start));
-            let right = merged.right.map(|token| ((id, token), position));
-            for (pair, start) in left.into_iter().chain(right) {
-                if let Some(&rank) = self.ranks.get(&pair) {
-                    queue.push(Reverse((rank, start as u32)));
-                }
+    /// Rows of `length` symbols of the alphabet, each by itself.
+    fn encode_rows(&self, symbols: &[u8], length: usize, algorithm: Algorithm) -> Result<Vec<u32>> {
+        match algorithm {
+            Algorithm::Greedy => Ok(self.greedy.encode_rows(symbols, length)),
+            Algorithm::Bpe if symbols.len() > ranked::MAX_SYMBOLS => Err(Error::RecordTooLong {
+                length: symbols.len(),
+                limit: ranked::MAX_SYMBOLS,
+            }),
+            Algorithm::Bpe => {
+                let (merges, lengths) = (&self.merges, &self.lengths);
+                Ok(self.ranked.encode_rows(symbols, length, merges, lengths))
             }
         }
-        Ok(slots.tokens(&self.lengths).collect())
     }
 
     /// Each sequence by itself, in the order given.
@@ -253,16 +218,11 @@ impl Bpe {
         let symbols = Quantizer::new(low, high, self.num_symbols)?
             .quantize(signal)
             .map_err(|error| error.in_rows_of(samples_per_lead))?;
-        match encoding.lead_boundary {
-            LeadBoundary::Cross => self.encode(&symbols, encoding.algorithm),
-            LeadBoundary::Split => {
-                let mut ids = Vec::new();
-                for lead in symbols.chunks(samples_per_lead.max(1)) {
-                    ids.extend(self.encode(lead, encoding.algorithm)?);
-                }
-                Ok(ids)
-            }
-        }
+        let length = match encoding.lead_boundary {
+            LeadBoundary::Cross => symbols.len(),
+            LeadBoundary::Split => samples_per_lead,
+        };
+        self.encode_rows(&symbols, length, encoding.algorithm)
     }
 
     /// The symbols of `ids`, one token after the other.

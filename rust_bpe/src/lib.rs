@@ -20,11 +20,11 @@
 
 mod encode;
 mod error;
+mod greedy;
 mod quantize;
-mod slots;
+mod ranked;
 mod threads;
 mod train;
-mod trie;
 
 #[cfg(feature = "python")]
 mod py;

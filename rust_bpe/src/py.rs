@@ -1,6 +1,5 @@
 //! The Python module. Arrays are copied before the GIL is released, because another Python thread
-//! could change them meanwhile; copying a signal takes a hundredth of
-//! the time of encoding it.
+//! could change them meanwhile; copying a signal takes a tenth of the time of encoding it.
 
 use std::time::{Duration, Instant};
 

@@ -12,10 +12,12 @@ mod corpus;
 mod lists;
 mod replace;
 mod scan;
+mod slots;
 
 pub use corpus::Corpus;
 
-use crate::slots::MAX_IDS;
+use slots::MAX_IDS;
+
 use crate::threads::Workers;
 use crate::{Error, Pair, Result};
 

@@ -4,7 +4,7 @@
 //! chunk never moves and training rewrites chunks in place, so the corpus is never in memory twice.
 
 use super::replace::{Neighbours, Replacement, replace};
-use crate::slots::MAX_CELLS;
+use super::slots::MAX_CELLS;
 use crate::{Error, MAX_SYMBOLS, Result, check_num_symbols, check_symbols};
 
 /// Stands around records. It is the last symbol of the largest alphabet too, see [`Corpus::new`].

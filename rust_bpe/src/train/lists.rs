@@ -16,8 +16,8 @@ use std::collections::BinaryHeap;
 use rustc_hash::FxHashMap;
 
 use super::corpus::{BOUNDARY, Chunk, Corpus};
+use super::slots::{Cell, MAX_CELLS, Slots};
 use super::{Learnt, Tuning};
-use crate::slots::{Cell, MAX_CELLS, Slots};
 use crate::threads::Workers;
 use crate::{MAX_SYMBOLS, Pair};
 
@@ -345,8 +345,8 @@ struct Replaced {
 
 impl<C: Cell> Shard<C> {
     fn new(chunks: Vec<Chunk>, any_byte: bool) -> Self {
-        let num_cells = chunks.iter().map(|chunk| chunk.len).sum();
-        let mut slots = Slots::with_capacity(Slots::<C>::cells_for(0, num_cells));
+        let num_cells: usize = chunks.iter().map(|chunk| chunk.len).sum();
+        let mut slots = Slots::with_capacity(num_cells + 1);
         for chunk in chunks {
             let interior = chunk.interior();
             if any_byte {

@@ -135,6 +135,111 @@ fn names_are_known_or_listed() {
     );
 }
 
+/// The token `a^count b` as `(a, a^(count-1) b)`, with all the shorter ones; a = 0, b = 1.
+fn right_chain(count: u32) -> Vec<Pair> {
+    std::iter::once((0, 1))
+        .chain((2..count + 1).map(|id| (0, id)))
+        .collect()
+}
+
+/// All of `aa, aaa, ...` up to `count` symbols.
+fn left_chain(count: u32) -> Vec<Pair> {
+    std::iter::once((0, 0))
+        .chain((1..count - 1).map(|id| (id, 0)))
+        .collect()
+}
+
+#[test]
+fn what_almost_matches_is_not_read_again() {
+    // Every position starts like the longest token. Read again from each, this would take minutes.
+    let count = 3000;
+    let bpe = Bpe::new(right_chain(count), 2).unwrap();
+    let mut symbols = vec![0; 400_000];
+    assert_eq!(bpe.encode_greedy(&symbols).unwrap(), vec![0; 400_000]);
+    symbols.push(1);
+    let mut expected = vec![0; 400_000 - count as usize];
+    expected.push(count + 1);
+    assert_eq!(bpe.encode_greedy(&symbols).unwrap(), expected);
+    assert_eq!(bpe.encode_bpe(&symbols).unwrap(), expected);
+}
+
+#[test]
+fn tokens_longer_than_a_segment() {
+    let bpe = Bpe::new(left_chain(5000), 1).unwrap();
+    for length in [0, 1, 4999, 5000, 5001, 9999, 10_000, 23_456] {
+        let mut expected = vec![4999; length / 5000];
+        expected.extend((length % 5000).checked_sub(1).map(|id| id as u32));
+        assert_eq!(bpe.encode_greedy(&vec![0; length]).unwrap(), expected);
+    }
+}
+
+#[test]
+fn segments_that_never_agree() {
+    // With odd segments every second one starts in the middle of a token, for ever.
+    let bpe = Bpe::new(vec![(0, 0)], 2).unwrap();
+    for length in 1500..1600 {
+        let mut expected = vec![2; length / 2];
+        expected.extend(vec![0; length % 2]);
+        assert_eq!(bpe.encode_greedy(&vec![0; length]).unwrap(), expected);
+    }
+}
+
+#[test]
+fn runs_periods_and_fibonacci_words() {
+    let learn = [
+        vec![0; 700],
+        [0, 1].repeat(300),
+        [1, 1, 0, 1].repeat(100),
+        corpora::fibonacci_word(900),
+    ];
+    let merges = learnt(&learn, 60, 2);
+    let bpe = Bpe::new(merges.clone(), 2).unwrap();
+    for length in [1535, 1536, 1537, 1542, 3071, 4096] {
+        for symbols in [
+            vec![0; length],
+            vec![1; length],
+            [0, 1].repeat(length / 2),
+            [1, 1, 0].repeat(length / 3),
+            corpora::fibonacci_word(length),
+        ] {
+            assert_eq!(
+                bpe.encode_greedy(&symbols).unwrap(),
+                twin::encode_greedy(&merges, 2, &symbols)
+            );
+            assert_eq!(
+                bpe.encode_bpe(&symbols).unwrap(),
+                twin::encode_bpe(&merges, 2, &symbols)
+            );
+        }
+    }
+}
+
+/// An alphabet and merges of any ids defined so far, without repeated symbols: few ids, so that tokens
+/// grow long, or any.
+fn vocabularies() -> impl Strategy<Value = (usize, Vec<Pair>)> {
+    let ids = prop_oneof![any::<u32>(), 0_u32..4];
+    let choices = prop::collection::vec((ids.clone(), ids, any::<bool>()), 0..40);
+    let num_symbols = prop_oneof![Just(1_usize), Just(2), Just(3), Just(26), Just(256)];
+    (num_symbols, choices).prop_map(|(num_symbols, choices)| {
+        let mut merges: Vec<Pair> = Vec::new();
+        let mut tokens = twin::tokens(&[], num_symbols);
+        for (left, right, from_last) in choices {
+            let defined = tokens.len() as u32;
+            let id = |choice: u32| match from_last {
+                true => defined - 1 - choice % defined,
+                false => choice % defined,
+            };
+            let pair = (id(left), id(right));
+            let token = [&tokens[pair.0 as usize][..], &tokens[pair.1 as usize]].concat();
+            if token.len() <= 1000 && !tokens.contains(&token) {
+                tokens.push(token);
+                merges.push(pair);
+            }
+        }
+        (num_symbols, merges)
+    })
+}
+
 proptest! {
     #[test]
     fn equals_the_twins_and_decodes_back(
@@ -168,24 +273,47 @@ proptest! {
         }
     }
 
-    /// Merges that no training gave: any ids defined so far, without repeated symbols.
+    /// Merges that no training gave, and sequences long enough to be cut.
     #[test]
     fn arbitrary_merges_encode_like_the_twins(
-        choices in prop::collection::vec((any::<u32>(), any::<u32>()), 0..12),
-        symbols in prop::collection::vec(0_u8..2, 0..80),
+        (num_symbols, merges, symbols) in vocabularies().prop_flat_map(|(num_symbols, merges)| {
+            let tokens = twin::tokens(&merges, num_symbols);
+            (Just(num_symbols), Just(merges), corpora::long_sequence(num_symbols, tokens))
+        }),
     ) {
-        let mut merges: Vec<Pair> = Vec::new();
-        for (left, right) in choices {
-            let defined = 2 + merges.len() as u32;
-            merges.push((left % defined, right % defined));
-            if twin::tokens(&merges, 2).iter().any(|token| token.len() > 64)
-                || Bpe::new(merges.clone(), 2).is_err()
-            {
-                merges.pop();
-            }
+        let bpe = Bpe::new(merges.clone(), num_symbols).unwrap();
+        prop_assert_eq!(
+            bpe.encode_greedy(&symbols).unwrap(),
+            twin::encode_greedy(&merges, num_symbols, &symbols)
+        );
+        prop_assert_eq!(
+            bpe.encode_bpe(&symbols).unwrap(),
+            twin::encode_bpe(&merges, num_symbols, &symbols)
+        );
+    }
+
+    #[test]
+    fn split_leads_are_encoded_each_by_itself(
+        (num_symbols, merges, symbols) in vocabularies().prop_flat_map(|(num_symbols, merges)| {
+            let tokens = twin::tokens(&merges, num_symbols);
+            (Just(num_symbols), Just(merges), corpora::long_sequence(num_symbols, tokens))
+        }),
+        leads in 1_usize..15,
+    ) {
+        let bpe = Bpe::new(merges, num_symbols).unwrap();
+        let samples = symbols.len() / leads;
+        let symbols = &symbols[..leads * samples];
+        let signal: Vec<f32> = symbols.iter().map(|&symbol| f32::from(symbol) + 0.5).collect();
+        for algorithm in [Algorithm::Greedy, Algorithm::Bpe] {
+            let encode = |lead_boundary| {
+                let encoding = SignalEncoding { algorithm, lead_boundary };
+                bpe.encode_signal(&signal, samples, (0.0, num_symbols as f64), encoding).unwrap()
+            };
+            prop_assert_eq!(encode(LeadBoundary::Cross), bpe.encode(symbols, algorithm).unwrap());
+            let leads = symbols.chunks(samples.max(1));
+            let each: Vec<Vec<u32>> =
+                leads.map(|lead| bpe.encode(lead, algorithm).unwrap()).collect();
+            prop_assert_eq!(encode(LeadBoundary::Split), each.concat());
         }
-        let bpe = Bpe::new(merges.clone(), 2).unwrap();
-        prop_assert_eq!(bpe.encode_greedy(&symbols).unwrap(), twin::encode_greedy(&merges, 2, &symbols));
-        prop_assert_eq!(bpe.encode_bpe(&symbols).unwrap(), twin::encode_bpe(&merges, 2, &symbols));
     }
 }

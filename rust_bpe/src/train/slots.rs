@@ -12,12 +12,12 @@
 use crate::Pair;
 
 /// Ids are below this, to leave room for the flag and the special cells.
-pub(crate) const MAX_IDS: usize = <u32 as Cell>::MAX_IDS;
+pub(super) const MAX_IDS: usize = <u32 as Cell>::MAX_IDS;
 
 /// Positions fit 32 bits while there are at most this many cells.
-pub(crate) const MAX_CELLS: usize = u32::MAX as usize;
+pub(super) const MAX_CELLS: usize = u32::MAX as usize;
 
-pub(crate) trait Cell: Copy + Eq + Send + Sync {
+pub(super) trait Cell: Copy + Eq + Send + Sync {
     const END: Self;
     const BOUNDARY: Self;
     /// Where a token started that is part of another now.
@@ -61,23 +61,18 @@ impl_cell!(u32);
 
 /// What stands beside a pair that was merged.
 #[derive(Clone, Copy)]
-pub(crate) struct Merged {
+pub(super) struct Merged {
     /// The token before and where it starts.
     pub left: Option<(u32, usize)>,
     /// The token after.
     pub right: Option<u32>,
 }
 
-pub(crate) struct Slots<C> {
+pub(super) struct Slots<C> {
     cells: Vec<C>,
 }
 
 impl<C: Cell> Slots<C> {
-    /// Cells that sequences with these lengths take.
-    pub fn cells_for(num_sequences: usize, num_symbols: usize) -> usize {
-        num_sequences + num_symbols + 1
-    }
-
     pub fn with_capacity(cells: usize) -> Self {
         let mut cells = Vec::with_capacity(cells);
         cells.push(C::BOUNDARY);
@@ -119,19 +114,6 @@ impl<C: Cell> Slots<C> {
     /// The pair at a position that `pairs` gave.
     pub fn pair(&self, position: usize) -> Pair {
         (self.cells[position].id(), self.cells[position + 1].id())
-    }
-
-    /// The tokens of all sequences, from left to right.
-    pub fn tokens(&self, spans: &[u32]) -> impl Iterator<Item = u32> {
-        let mut position = 0;
-        std::iter::from_fn(move || {
-            while *self.cells.get(position)? == C::BOUNDARY {
-                position += 1;
-            }
-            let id = self.cells[position].id();
-            position += spans[id as usize] as usize;
-            Some(id)
-        })
     }
 
     /// Makes every token one cell again.
