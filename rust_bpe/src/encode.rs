@@ -190,7 +190,7 @@ impl Bpe {
     ///
     /// # Errors
     /// [`Error::Item`] with the index of the first sequence that is refused, [`Error::NumThreads`] for
-    /// no threads.
+    /// none or more than 1,024 threads.
     pub fn encode_batch<S: AsRef<[u8]> + Sync>(
         &self,
         sequences: &[S],

@@ -1,6 +1,7 @@
 //! Every way in which the core refuses its input.
 
 use crate::MAX_SYMBOLS;
+use crate::threads::MAX_THREADS;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -43,8 +44,8 @@ pub enum Error {
     )]
     MaxTokenLength { max_token_length: usize },
 
-    #[error("num_threads is 0: expected at least 1, or none for all cores")]
-    NumThreads,
+    #[error("num_threads is {num_threads}: expected 1 to {MAX_THREADS}, or none for all cores")]
+    NumThreads { num_threads: usize },
 
     #[error("the thread pool could not be started: {reason}; set num_threads=1 to run without one")]
     ThreadPool { reason: String },

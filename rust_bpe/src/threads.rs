@@ -8,6 +8,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
 
+/// More than any machine has cores; a mistyped number must not start as many threads.
+pub(crate) const MAX_THREADS: usize = 1024;
+
 /// A pool of its own for one call; `None` where one thread is enough.
 ///
 /// `num_threads`: `None` for `RAYON_NUM_THREADS` or, without it, all cores. Rayon's global pool is not
@@ -15,7 +18,9 @@ use crate::{Error, Result};
 /// pool without its threads and waits for them for ever. Starting a pool of two threads takes 60 us.
 pub(crate) fn pool(num_threads: Option<usize>) -> Result<Option<ThreadPool>> {
     match num_threads {
-        Some(0) => Err(Error::NumThreads),
+        Some(num_threads) if !(1..=MAX_THREADS).contains(&num_threads) => {
+            Err(Error::NumThreads { num_threads })
+        }
         Some(1) => Ok(None),
         _ => {
             let pool = ThreadPoolBuilder::new()
@@ -35,8 +40,8 @@ pub(crate) fn map<T: Sync, R: Send>(
     num_threads: Option<usize>,
     apply: impl Fn(usize, &T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let num_threads = match items.len() {
-        0 | 1 if num_threads != Some(0) => Some(1),
+    let num_threads = match (items.len(), num_threads) {
+        (0 | 1, Some(1..=MAX_THREADS) | None) => Some(1),
         _ => num_threads,
     };
     let serial = |(index, item)| apply(index, item);

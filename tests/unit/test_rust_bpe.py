@@ -147,7 +147,8 @@ class TestTrain:
             ({"num_symbols": 257}, "num_symbols is 257: expected 1 to 256"),
             ({"num_merges": -1}, "num_merges is -1: expected a number that is not negative"),
             ({"num_merges": 2**40}, "num_merges is 1099511627776: expected at most 2147483620"),
-            ({"num_threads": 0}, "num_threads is 0: expected at least 1"),
+            ({"num_threads": 0}, "num_threads is 0: expected 1 to 1024"),
+            ({"num_threads": 10**9}, "num_threads is 1000000000: expected 1 to 1024"),
             ({"max_token_length": 1}, "max_token_length is 1: expected at least 2"),
         ],
     )

@@ -118,7 +118,7 @@ fn progress_counts_every_merge() {
 
 #[test]
 fn an_error_from_progress_ends_training() {
-    let stop = Error::NumThreads;
+    let stop = Error::NumThreads { num_threads: 0 };
     let result = train(corpus(&[vec![0; 99]], 1), &on_threads(99, 1), |done| {
         if done == 2 { Err(stop.clone()) } else { Ok(()) }
     });
@@ -148,7 +148,12 @@ fn refusals_say_what_and_where() {
     let refused = |options: TrainOptions| {
         train(corpus.clone(), &options, |_| Ok::<(), Error>(())).unwrap_err()
     };
-    assert_eq!(refused(on_threads(1, 0)), Error::NumThreads);
+    for num_threads in [0, 1025, usize::MAX] {
+        assert_eq!(
+            refused(on_threads(1, num_threads)),
+            Error::NumThreads { num_threads }
+        );
+    }
     assert_eq!(
         refused(TrainOptions {
             max_token_length: Some(1),
