@@ -13,7 +13,7 @@ use super::replace::{Neighbours, Replacement};
 
 const NUM_IDS: usize = BOUNDARY as usize + 1;
 
-/// Chunks that a thread counts between two calls of the progress callback: tens of milliseconds.
+/// Chunks that a thread looks at between two calls of the progress callback: tens of milliseconds.
 const GROUP_CHUNKS: usize = 256;
 
 /// Learns merges until they are too rare for scans, or bytes run out.
@@ -54,16 +54,23 @@ pub(super) fn learn<E>(
                 id: id as u8,
             })
             .collect();
-        let neighbours = workers.fold_mut(
-            chunks,
-            || vec![Neighbours::new(); replacements.len()],
-            |neighbours, chunk| chunk.replace(&replacements, neighbours),
-            |sums, others| {
-                sums.iter_mut()
-                    .zip(others)
-                    .for_each(|(sum, other)| sum.add(other))
-            },
-        );
+        let none = || vec![Neighbours::new(); replacements.len()];
+        let add = |sums: &mut Vec<Neighbours>, others: &Vec<Neighbours>| {
+            sums.iter_mut()
+                .zip(others)
+                .for_each(|(sum, other)| sum.add(other));
+        };
+        let mut neighbours = none();
+        for group in chunks.chunks_mut(GROUP_CHUNKS * workers.num_threads()) {
+            let replace = |neighbours: &mut Vec<Neighbours>, chunk: &mut Chunk| {
+                chunk.replace(&replacements, neighbours);
+            };
+            add(
+                &mut neighbours,
+                &workers.fold_mut(group, none, replace, add),
+            );
+            progress(learnt.merges.len())?;
+        }
         for (&pair, neighbours) in next.iter().zip(&neighbours) {
             counts.update(pair, learnt.num_ids(), neighbours);
             learnt.push(pair);
