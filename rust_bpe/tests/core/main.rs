@@ -3,6 +3,7 @@
 
 mod corpora;
 mod encode;
+mod hard;
 mod quantize;
 mod train;
 mod twin;
