@@ -88,7 +88,7 @@ impl Counts {
     }
 
     fn add(&mut self, tables: &Tables) {
-        for table in &tables.0 {
+        for table in tables.0.chunks(NUM_IDS * NUM_IDS) {
             for (count, own) in self.0.iter_mut().zip(table) {
                 *count += own;
             }
@@ -162,27 +162,29 @@ impl Counts {
     }
 }
 
-/// Counts in several tables, because a flat line would wait for its own last increment in a single one.
-struct Tables(Vec<[i64; NUM_IDS * NUM_IDS]>);
+/// Counts in several tables, one behind the other, because a flat line would wait for its own last
+/// increment in a single one.
+struct Tables(Vec<i64>);
 
 impl Tables {
     const NUM: usize = 4;
 
     fn new() -> Self {
-        Self(vec![[0; NUM_IDS * NUM_IDS]; Self::NUM])
+        Self(vec![0; Self::NUM * NUM_IDS * NUM_IDS])
     }
 
     fn count(&mut self, chunk: &Chunk) {
+        let (tables, _) = self.0.as_chunks_mut::<{ NUM_IDS * NUM_IDS }>();
         let bytes = &chunk.bytes[..chunk.len + Self::NUM];
         for window in bytes.windows(Self::NUM + 1).step_by(Self::NUM) {
-            for (table, pair) in self.0.iter_mut().zip(window.windows(2)) {
+            for (table, pair) in tables.iter_mut().zip(window.windows(2)) {
                 table[usize::from(pair[0]) * NUM_IDS + usize::from(pair[1])] += 1;
             }
         }
     }
 
     fn add(&mut self, other: &Self) {
-        for (count, own) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+        for (count, own) in self.0.iter_mut().zip(&other.0) {
             *count += own;
         }
     }
