@@ -215,14 +215,33 @@ impl Bpe {
         (low, high): (f64, f64),
         encoding: SignalEncoding,
     ) -> Result<Vec<u32>> {
-        let symbols = Quantizer::new(low, high, self.num_symbols)?
+        let symbols = self.quantize_signal(signal, samples_per_lead, (low, high))?;
+        self.encode_quantized(&symbols, samples_per_lead, encoding)
+    }
+
+    pub(crate) fn quantize_signal<T: Copy + Into<f64>>(
+        &self,
+        signal: &[T],
+        samples_per_lead: usize,
+        (low, high): (f64, f64),
+    ) -> Result<Vec<u8>> {
+        Quantizer::new(low, high, self.num_symbols)?
             .quantize(signal)
-            .map_err(|error| error.in_rows_of(samples_per_lead))?;
+            .map_err(|error| error.in_rows_of(samples_per_lead))
+    }
+
+    /// Symbols that `quantize_signal` made.
+    pub(crate) fn encode_quantized(
+        &self,
+        symbols: &[u8],
+        samples_per_lead: usize,
+        encoding: SignalEncoding,
+    ) -> Result<Vec<u32>> {
         let length = match encoding.lead_boundary {
             LeadBoundary::Cross => symbols.len(),
             LeadBoundary::Split => samples_per_lead,
         };
-        self.encode_rows(&symbols, length, encoding.algorithm)
+        self.encode_rows(symbols, length, encoding.algorithm)
     }
 
     /// The symbols of `ids`, one token after the other.

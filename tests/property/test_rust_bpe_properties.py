@@ -14,13 +14,17 @@ import time
 import bpe_twin
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import rust_bpe
 
-EXAMPLES = settings(max_examples=int(os.environ.get("ECGBYTE_HYPOTHESIS_EXAMPLES", "60")), deadline=None)
+EXAMPLES = settings(
+    max_examples=int(os.environ.get("ECGBYTE_HYPOTHESIS_EXAMPLES", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # on a machine that is busy with other things
+)
 NUM_SYMBOLS = 4
 
 
