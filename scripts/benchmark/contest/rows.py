@@ -86,10 +86,11 @@ def run_all(
     stopped: dict[tuple[Any, ...], str] = {}
     for number in range(repeat):
         for index, (measurement, row) in enumerate(zip(measurements, rows, strict=True)):
-            if row["status"] not in ("ok", "not run") or (number and row["runs"][0]["seconds"] > repeat_under):
+            is_done = number > 0 and (not row["runs"] or row["runs"][0]["seconds"] > repeat_under)
+            if is_done or row["status"] not in ("ok", "not run"):
                 on_run("")
                 continue
-            if measurement.is_series and measurement.series in stopped:
+            if number == 0 and measurement.is_series and measurement.series in stopped:
                 row.update(status="not run", reason=stopped[measurement.series])
                 on_run("")
                 continue
