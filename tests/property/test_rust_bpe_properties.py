@@ -396,7 +396,7 @@ class TestCtrlC:
                     progress=lambda *_: started.set(),
                 )
             # It takes 0.2 s; a machine that is busy with other things may need longer.
-            assert time.monotonic() - pressed[0] < 5
+            assert time.monotonic() - pressed[0] < 30
         finally:
             started.set()
             thread.join()
