@@ -598,9 +598,10 @@ fn integers_of(name: &str, values: &Bound<'_, PyAny>) -> PyResult<(Vec<i64>, Vec
         )));
     }
     let shape = array.shape().to_vec();
+    // One value that is not aligned passes for contiguous: ascontiguousarray would not copy it.
     let array = numpy.call_method1(
-        "ascontiguousarray",
-        (array, numpy::dtype::<i64>(values.py())),
+        "require",
+        (array, numpy::dtype::<i64>(values.py()), ["C", "A"]),
     )?;
     let array = array.cast::<PyArrayDyn<i64>>()?.try_readonly()?;
     Ok((array.as_slice()?.to_vec(), shape))

@@ -14,7 +14,7 @@ import time
 import bpe_twin
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -113,6 +113,7 @@ class TestAnyLayout:
             assert ids.tolist() == ranked
 
     @EXAMPLES
+    @example(pairs=[], choices=[0], dtype="i8")  # one value, contiguous whatever its address
     @given(
         pairs=vocabularies,
         choices=st.lists(st.integers(0, 10_000), max_size=30),
