@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -19,6 +19,47 @@ def patient_fraction(patient: str, seed: int) -> float:
     """
     digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64
+
+
+def split_of_patient(patient: str, seed: int = 0, always_test: Collection[str] = ()) -> str:
+    """`train`, `validation` or `test` (70 : 10 : 20) for a data set without splits of its own, by patient.
+
+    Args:
+        patient: Its number as text, such as MIMIC's `subject_id`.
+        seed: Of the division.
+        always_test: Patients whose ECGs another data set tests on, such as ECG-QA's: a model that learnt from them
+            could not be tested there.
+
+    Example:
+        >>> split_of_patient("10000032"), split_of_patient("10000032", always_test={"10000032"})
+        ('train', 'test')
+    """
+    if patient in always_test:
+        return "test"
+    place = patient_fraction(patient, seed)
+    return "train" if place < 0.7 else "validation" if place < 0.8 else "test"
+
+
+def split_of_fold(strat_fold: int, *, reference: bool = False) -> str:
+    """Split of one of PTB-XL's ten folds: 1 to 8 train, 9 validates, 10 tests, as its authors recommend.
+
+    Args:
+        strat_fold: 1 to 10.
+        reference: The ECG-Byte paper's choice instead: 1 to 7 train, 8 validates, 9 and 10 test.
+
+    Raises:
+        EcgDataError: there is no such fold.
+
+    Example:
+        >>> [split_of_fold(fold) for fold in (8, 9, 10)], split_of_fold(8, reference=True)
+        (['train', 'validation', 'test'], 'validation')
+    """
+    if not 1 <= strat_fold <= 10:
+        raise EcgDataError(f"got the fold {strat_fold}, expected 1 to 10 as in PTB-XL's column strat_fold")
+    last_to_train = 7 if reference else 8
+    if strat_fold <= last_to_train:
+        return "train"
+    return "validation" if strat_fold == last_to_train + 1 else "test"
 
 
 def hold_out_patients(

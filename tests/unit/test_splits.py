@@ -6,7 +6,13 @@ import random
 import pytest
 
 from ecgbyte_hf.data.sources import read_patients
-from ecgbyte_hf.data.splits import hold_out_patients, overlap_report, patient_fraction
+from ecgbyte_hf.data.splits import (
+    hold_out_patients,
+    overlap_report,
+    patient_fraction,
+    split_of_fold,
+    split_of_patient,
+)
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 
@@ -105,3 +111,32 @@ class TestPatients:
         (tmp_path / "a.csv").write_bytes(b"ecg_id,patient_id\n\xff,1\n")
         with pytest.raises(EcgDataError, match="not UTF-8"):
             read_patients([tmp_path / "a.csv"])
+
+
+class TestSplitOfPatient:
+    def test_shares(self):
+        splits = [split_of_patient(str(patient)) for patient in range(20_000)]
+        shares = [splits.count(name) / len(splits) for name in ("train", "validation", "test")]
+        assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.01)
+
+    def test_patients_tested_on_elsewhere_are_tested_on_here(self):
+        patients = [str(patient) for patient in range(100)]
+        assert {split_of_patient(patient, 0, set(patients)) for patient in patients} == {"test"}
+
+    def test_another_seed_divides_otherwise(self):
+        divided = [[split_of_patient(str(patient), seed) for patient in range(200)] for seed in (0, 0, 1)]
+        assert divided[0] == divided[1] != divided[2]
+
+
+class TestSplitOfFold:
+    def test_recommended(self):
+        assert [split_of_fold(fold) for fold in range(1, 11)] == ["train"] * 8 + ["validation", "test"]
+
+    def test_of_the_paper(self):
+        of_paper = [split_of_fold(fold, reference=True) for fold in range(1, 11)]
+        assert of_paper == ["train"] * 7 + ["validation", "test", "test"]
+
+    @pytest.mark.parametrize("fold", [0, 11, -1])
+    def test_no_such_fold(self, fold):
+        with pytest.raises(EcgDataError, match="expected 1 to 10"):
+            split_of_fold(fold)
