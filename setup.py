@@ -42,8 +42,11 @@ EXTRAS = {
     "plot": ["matplotlib>=3.9"],
 }
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
+# Left out of "all": many machines are for few people.
+EXTRAS["cluster"] = ["datatrove>=0.8,<1"]
 EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
 EXTRAS["test"] = [
+    *EXTRAS["cluster"],
     "hypothesis>=6.100",
     "maturin>=1.9.4,<2",
     "mypy>=1.15",

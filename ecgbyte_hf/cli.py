@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ecgbyte_hf import __version__
-from ecgbyte_hf.models.errors_ecg_byte import EcgError, EcgFileError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
+# Lines of refused records that `prepare` writes to the screen.
+_REFUSALS_SHOWN = 20
+# As in `feature_extraction_ecg_byte.py`, which takes a second to import.
+PROFILES = ("reference", "reference-low", "sos", "none")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -167,92 +171,113 @@ def _add_prepare(add: Adder) -> None:
     command = add(
         "prepare",
         _prepare,
-        "Read, clean and store every record once, with the questions about it.",
-        "ecgbyte prepare ecg_qa --data-dir ecg-qa/ecgqa --signals-dir ptb-xl --output prepared",
+        "Read, clean and store every record once, with the questions about it. Broken off, the same command goes on.",
+        "ecgbyte prepare ecg_qa --data-dir ecg-qa/ecgqa --signals-dir ptb-xl --output prepared\n"
+        "  ecgbyte prepare ptb_xl --data-dir ptb-xl --check",
     )
-    command.add_argument("source", choices=("ecg_qa", "synthetic"), help="the data set")
-    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    command.add_argument("--data-dir", metavar="DIR", help="ECG-QA's `ecgqa` folder")
-    command.add_argument("--signals-dir", metavar="DIR", help="PTB-XL's folder, with records500/ in it")
-    command.add_argument(
-        "--dataset-config",
-        nargs="+",
-        choices=("ptbxl-template", "ptbxl-paraphrased"),
-        default=["ptbxl-template"],
-        help="wording of ECG-QA's questions; both pools them, each in its own split (default: ptbxl-template)",
+    sources = ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat", "synthetic")
+    command.add_argument("source", choices=sources, help="the data set")
+    command.add_argument("--output", metavar="DIR", help="folder to write")
+    command.add_argument("--check", action="store_true", help="say what files are there and what is missing; no more")
+    files = command.add_argument_group("files that you downloaded")
+    files.add_argument("--data-dir", metavar="DIR", help="folder of the data set; ECG-QA's is `ecgqa`")
+    files.add_argument(
+        "--signals-dir", metavar="DIR", help="the recordings of ecg_qa and ecg_chat: PTB-XL's or MIMIC-IV-ECG's folder"
     )
-    command.add_argument(
+    files.add_argument(
         "--metadata",
         nargs="+",
         default=[],
         metavar="CSV",
-        help="tables with ecg_id and patient_id (default: ptbxl_database.csv of --signals-dir)",
+        help="tables with ecg_id and patient_id (default: ptbxl_database.csv), or MIMIC-IV-ECG's record_list.csv",
     )
-    command.add_argument(
+    files.add_argument(
+        "--ecg-qa-dir", metavar="DIR", help="for MIMIC-IV-ECG: test the patients that this `ecgqa` folder tests on"
+    )
+    questions = command.add_argument_group("questions")
+    questions.add_argument(
+        "--dataset-config",
+        nargs="+",
+        choices=[f"{half}-{wording}" for half in ("ptbxl", "mimic-iv-ecg") for wording in ("template", "paraphrased")],
+        default=["ptbxl-template"],
+        help="half and wording of ECG-QA; two wordings are pooled, each in its own split (default: ptbxl-template)",
+    )
+    questions.add_argument(
+        "--question-types", nargs="+", metavar="TYPE", help="only these; `paper` for the paper's three (default: all)"
+    )
+    questions.add_argument(
+        "--splits",
+        choices=("disjoint", "published", "reference"),
+        default="disjoint",
+        help="the data set's own without shared patients, its own as they are, or the paper's (default: disjoint)",
+    )
+    questions.add_argument(
+        "--fraction", type=float, default=1.0, metavar="SHARE", help="share of the patients (the paper: 0.25)"
+    )
+    questions.add_argument(
         "--held-out-fraction",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="share of the training patients whose questions become the split train_patient_disjoint (default: none)",
     )
-    command.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
-    command.add_argument(
+    questions.add_argument("--seed", type=int, default=0, help="of the simulator, and of every draw of patients")
+    cleaning = command.add_argument_group("records")
+    cleaning.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
+    cleaning.add_argument("--rate", type=int, choices=(500, 100), default=500, help="PTB-XL's files (default: 500)")
+    cleaning.add_argument(
         "--profile",
-        choices=("reference", "reference-low", "none"),
-        help="cleaning (default: reference; none for synthetic)",
+        choices=PROFILES,
+        help="cleaning (default: reference; none for synthetic; reference-low for --rate 100)",
     )
-    command.add_argument("--sampling-rate", type=float, default=250.0, help="Hz of the stored signals (default: 250)")
-    command.add_argument("--leads", nargs="+", metavar="LEAD", help="default: all 12")
-    command.add_argument(
+    cleaning.add_argument("--sampling-rate", type=float, default=250.0, help="Hz of the stored signals (default: 250)")
+    cleaning.add_argument("--leads", nargs="+", metavar="LEAD", help="default: all 12")
+    cleaning.add_argument(
         "--seconds", type=float, default=10.0, help="kept of each record, from its start (default: 10)"
     )
-    command.add_argument(
+    cleaning.add_argument(
         "--on-problem",
         nargs="+",
         default=[],
         choices=("nan", "flat", "amplitude"),
         help="keep records with these problems instead of refusing them",
     )
-    command.add_argument("--seed", type=int, default=0, help="of the simulator, or of the held-out patients")
-    command.add_argument("--num-proc", type=int, default=1, help="processes that read and clean (default: 1)")
+    work = command.add_argument_group("work")
+    work.add_argument("--num-proc", type=int, default=1, help="processes that read and clean (default: 1)")
+    work.add_argument("--records-per-part", type=int, default=2048, help="records in each file (default: 2048)")
+    work.add_argument("--overwrite", action="store_true", help="begin anew where another job was begun or finished")
+    work.add_argument(
+        "--engine", choices=("local", "slurm"), help="several tasks by datatrove: here, or on a Slurm cluster"
+    )
+    work.add_argument("--tasks", type=int, default=2, help="tasks of --engine (default: 2)")
+    work.add_argument("--slurm-partition", metavar="NAME", help="with --engine slurm")
+    work.add_argument("--slurm-time", default="24:00:00", metavar="HH:MM:SS", help="of one task (default: 24:00:00)")
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.data.sources import prepare_ecg_qa, prepare_synthetic
-    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
-
-    is_synthetic = options.source == "synthetic"
-    settings: dict[str, Any] = {
-        "profile": options.profile or ("none" if is_synthetic else "reference"),
-        "sampling_rate": int(options.sampling_rate) if options.sampling_rate % 1 == 0 else options.sampling_rate,
-        "on_problem": options.on_problem,
-    }
-    if options.leads:
-        settings["leads"] = options.leads
-    extractor = EcgByteFeatureExtractor(**settings)
-    shared = {"feature_extractor": extractor, "duration": options.seconds, "num_proc": options.num_proc}
-    if is_synthetic:
-        prepared = prepare_synthetic(options.output, num_records=options.records, seed=options.seed, **shared)
-    else:
-        if not options.data_dir or not options.signals_dir:
-            _say("ecgbyte prepare ecg_qa: needs --data-dir (ECG-QA) and --signals-dir (PTB-XL)", stream=sys.stderr)
-            return 2
-        prepared = prepare_ecg_qa(
-            options.output,
-            data_dir=options.data_dir,
-            signals_dir=options.signals_dir,
-            config=options.dataset_config,
-            metadata=options.metadata,
-            held_out_fraction=options.held_out_fraction,
-            seed=options.seed,
-            **shared,
-        )
+    if options.check:
+        return _check_files(options)
+    needs = {"ecg_qa": ("data_dir", "signals_dir"), "ecg_chat": ("data_dir", "signals_dir"), "synthetic": ()}
+    missing = [
+        f"--{name.replace('_', '-')}"
+        for name in ("output", *needs.get(options.source, ("data_dir",)))
+        if not getattr(options, name)
+    ]
+    if missing:
+        _say(f"ecgbyte prepare {options.source}: needs {', '.join(missing)}", stream=sys.stderr)
+        return 2
+    prepared = _prepared(options)
     report = prepared.report
     _say(f"{report['records']} records in {prepared.folder}, {len(report['refused'])} refused")
-    for refusal in report["refused"]:
+    for refusal in report["refused"][:_REFUSALS_SHOWN]:
         _say(f"  refused: {refusal['reason']}")
+    if len(report["refused"]) > _REFUSALS_SHOWN:
+        _say(f"  and {len(report['refused']) - _REFUSALS_SHOWN} more: all are in {prepared.folder / 'report.json'}")
     for split, count in report["questions"].items():
         _say(f"  {split}: {count} questions, {report['questions_without_their_record'][split]} without their record")
+    for split, count in report.get("questions_of_patients_in_a_later_split", {}).items():
+        if count:
+            _say(f"  {split}: {count} questions left out since their patient is in a later split")
     for pair, shared_ids in report["overlap"].items():
         if pair != "unknown_patients":
             _say(f"  shared by {pair}: {len(shared_ids['ecgs'])} ECGs, {len(shared_ids['patients'])} patients")
@@ -260,6 +285,67 @@ def _prepare(options: argparse.Namespace) -> int:
         if count:
             _say(f"  {split}: the patient of {count} ECGs is unknown, so they are not checked")
     return 0
+
+
+def _prepared(options: argparse.Namespace) -> Any:
+    from ecgbyte_hf.data import sources
+
+    shared: dict[str, Any] = {
+        "feature_extractor": _extractor(options),
+        "duration": options.seconds,
+        "num_proc": options.num_proc,
+        "records_per_part": options.records_per_part,
+        "overwrite": options.overwrite,
+        "engine": _engine(options),
+    }
+    if options.source == "synthetic":
+        return sources.prepare_synthetic(options.output, num_records=options.records, seed=options.seed, **shared)
+    shared["division"] = sources.Division(
+        splits=options.splits,
+        fraction=options.fraction,
+        held_out_fraction=options.held_out_fraction,
+        question_types=options.question_types,
+        seed=options.seed,
+    )
+    shared["data_dir"] = options.data_dir
+    if options.source == "ecg_qa":
+        more = {"signals_dir": options.signals_dir, "config": options.dataset_config, "metadata": options.metadata}
+        return sources.prepare_ecg_qa(options.output, **shared, **more)
+    if options.source == "ptb_xl":
+        return sources.prepare_ptb_xl(options.output, sampling_rate=options.rate, metadata=options.metadata, **shared)
+    shared["record_list"] = options.metadata[0] if options.metadata else None
+    shared["ecg_qa_dir"] = options.ecg_qa_dir
+    if options.source == "mimic_iv_ecg":
+        return sources.prepare_mimic_iv_ecg(options.output, **shared)
+    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, **shared)
+
+
+def _extractor(options: argparse.Namespace) -> Any:
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+    low_rate = options.source == "ptb_xl" and options.rate == 100
+    usual = "none" if options.source == "synthetic" else "reference-low" if low_rate else "reference"
+    settings: dict[str, Any] = {
+        "profile": options.profile or usual,
+        "sampling_rate": int(options.sampling_rate) if options.sampling_rate % 1 == 0 else options.sampling_rate,
+        "on_problem": options.on_problem,
+    }
+    if options.leads:
+        settings["leads"] = options.leads
+    return EcgByteFeatureExtractor(**settings)
+
+
+def _engine(options: argparse.Namespace) -> Any:
+    """What writes the parts, if it is not this process."""
+    if options.engine is None:
+        return None
+    from ecgbyte_hf.data.cluster import on_slurm, on_this_machine
+
+    if options.engine == "local":
+        return on_this_machine(options.tasks)
+    if not options.slurm_partition:
+        raise EcgDataError("--engine slurm needs --slurm-partition, the name of a partition of your cluster")
+    return on_slurm(options.tasks, partition=options.slurm_partition, time_limit=options.slurm_time)
 
 
 def _add_train_tokenizer(add: Adder) -> None:

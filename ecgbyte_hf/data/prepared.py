@@ -2,64 +2,32 @@
 
 ::
 
-    records.parquet            ecg_id, patient_id, name, sampling_rate, signal (leads x samples, float32 mV)
+    records/part-*.parquet     ecg_id, patient_id, name, sampling_rate, signal (leads x samples, float32 mV)
     questions/<split>.parquet  ECG-QA rows
     template_options.json      the valid answers of every template
     preprocessor_config.json   the feature extractor that cleaned the records
-    prepare.json               counts, refusals with their reasons, overlaps, versions, arguments
+    report.json                counts, refusals with their reasons, overlaps, versions, arguments
+
+`preparation.py` makes it; windows of the records are views (`PreparedData.windows`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgbyte_hf.data.questions import QUESTION_FEATURES, rows_hash
-from ecgbyte_hf.data.record_file import RecordFile, RecordWriter
-from ecgbyte_hf.data.splits import overlap_report
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
-from ecgbyte_hf.provenance import provenance, write_json
+from ecgbyte_hf.data.record_file import RecordFile
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
-logger = logging.getLogger(__name__)
-
-# Records that one process cleans at a time.
-_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class RecordSource:
-    """Where one record comes from.
-
-    Attributes:
-        ecg_id: Its number, which questions refer to.
-        path: File that `read_ecg` opens, or `None` when `signal` is given.
-        patient_id: Its patient, if known.
-        signal: Samples (leads, samples) in mV instead of a file, with `sampling_rate` and `lead_names`.
-        sampling_rate: Hz of `signal`.
-        lead_names: Rows of `signal`.
-    """
-
-    ecg_id: int
-    path: str | None = None
-    patient_id: str | None = None
-    signal: np.ndarray | None = field(default=None, repr=False)
-    sampling_rate: float | None = None
-    lead_names: Sequence[str] = ()
+#: Written last: a folder without it is not whole.
+REPORT_FILE = "report.json"
 
 
 class PreparedData:
@@ -74,12 +42,12 @@ class PreparedData:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        # Written last: without it the job was killed, and what else is there may be half of it.
-        if not (self.folder / "prepare.json").is_file():
-            raise EcgDataError(f"{self.folder} holds no prepare.json; make it with `ecgbyte prepare`")
-        self.report: dict[str, Any] = _read_json(self.folder / "prepare.json")
+        # Without it the job was killed, and what else is there may be half of it.
+        if not (self.folder / REPORT_FILE).is_file():
+            raise EcgDataError(f"{self.folder} holds no {REPORT_FILE}; make it with `ecgbyte prepare`")
+        self.report: dict[str, Any] = _read_json(self.folder / REPORT_FILE)
         self._preprocessor = _read_json(self.folder / "preprocessor_config.json")
-        self.records = RecordFile(self.folder / "records.parquet")
+        self.records = RecordFile(self.folder / "records")
         self.ecg_ids = self.records.ecg_ids
         self.patients = self.records.patients
 
@@ -186,196 +154,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EcgDataError(f"{path}: expected an object, got {type(content).__name__}; prepare anew")
     return content
-
-
-def prepare(
-    sources: Iterable[RecordSource],
-    questions: Mapping[str, list[dict[str, Any]]],
-    output_dir: str | Path,
-    *,
-    feature_extractor: Any,
-    template_options: Mapping[int, list[str]],
-    duration: float,
-    arguments: dict[str, Any],
-    num_records: int | None = None,
-    num_proc: int = 1,
-    notes: Mapping[str, Any] | None = None,
-) -> PreparedData:
-    """Read, clean and store every record once, and the questions whose records could all be used.
-
-    A record that is refused is a line in the report, with the reason; the job goes on.
-
-    Args:
-        sources: Records to read.
-        questions: Rows by split.
-        output_dir: Folder to write.
-        feature_extractor: Cleans the records; saved with them.
-        template_options: Valid answers by template.
-        duration: Seconds kept of each record; the rest is counted, shorter records are refused.
-        arguments: For the report.
-        num_records: Number of sources, for the progress bar.
-        num_proc: Processes.
-        notes: Further entries of the report.
-
-    Raises:
-        EcgDataError: no record at all could be used, one comes twice, or the duration is not positive.
-    """
-    if not duration > 0.0 or num_proc < 1:
-        raise EcgDataError(f"got {duration:g} s and {num_proc} processes, expected more than 0 s and at least 1")
-    output_dir = Path(output_dir)
-    (output_dir / "questions").mkdir(parents=True, exist_ok=True)
-    (output_dir / "prepare.json").unlink(missing_ok=True)
-    for stale in (output_dir / "questions").glob("*.parquet"):  # splits of an earlier run
-        stale.unlink()
-    outcome = _write_records(
-        _cleaned(sources, partial(_clean_one, feature_extractor, duration), num_proc, num_records),
-        output_dir / "records.parquet",
-    )
-    if not outcome.patients:
-        reasons = Counter(type_of for _, type_of, _ in outcome.refused)
-        raise EcgDataError(f"no record could be used; {len(outcome.refused)} were refused: {dict(reasons)}")
-    usable: dict[str, list[dict[str, Any]]] = {}
-    dropped: dict[str, int] = {}
-    for split, rows in questions.items():
-        usable[split] = [row for row in rows if all(ecg_id in outcome.patients for ecg_id in row["ecg_id"])]
-        dropped[split] = len(rows) - len(usable[split])
-        _write_questions(usable[split], output_dir / "questions" / f"{split}.parquet")
-    feature_extractor.save_pretrained(output_dir)
-    write_json(output_dir / "template_options.json", {str(key): value for key, value in template_options.items()})
-    report = {
-        "records": len(outcome.patients),
-        "records_cut_in_time": outcome.num_cut,
-        "refused": [{"record": name, "error": type_of, "reason": reason} for name, type_of, reason in outcome.refused],
-        "questions": {split: len(rows) for split, rows in usable.items()},
-        "questions_without_their_record": dropped,
-        "question_types": {
-            split: dict(sorted(Counter(row["question_type"] for row in rows).items()))
-            for split, rows in usable.items()
-        },
-        "data_hash": {split: rows_hash(rows) for split, rows in usable.items()},
-        "overlap": overlap_report(usable, outcome.patients),
-        "duration_seconds": duration,
-        **(notes or {}),
-        "provenance": provenance("prepare", arguments),
-    }
-    write_json(output_dir / "prepare.json", report)
-    if outcome.refused:
-        logger.warning("%d records were refused; the reasons are in prepare.json", len(outcome.refused))
-    if any(dropped.values()):
-        logger.warning("%d questions were left out since a record of theirs is not there", sum(dropped.values()))
-    return PreparedData(output_dir)
-
-
-@dataclass
-class _Outcome:
-    patients: dict[int, str | None] = field(default_factory=dict)
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
-    num_cut: int = 0
-
-
-@dataclass(frozen=True)
-class _Cleaned:
-    source: RecordSource
-    name: str
-    signal: np.ndarray | None = None
-    sampling_rate: float = 0.0
-    was_cut: bool = False
-    error: tuple[str, str] | None = None
-
-
-def _clean_one(feature_extractor: Any, duration: float, source: RecordSource) -> _Cleaned:
-    from ecgbyte_hf.signal.records import read_ecg
-
-    name = source.path or f"record {source.ecg_id}"
-    try:
-        record: Any
-        if source.path is None:
-            record = SimpleNamespace(
-                signal=source.signal, sampling_rate=source.sampling_rate, lead_names=source.lead_names, name=name
-            )
-        else:
-            record = read_ecg(source.path)
-        signal = feature_extractor.clean(record)
-        wanted = round(duration * feature_extractor.sampling_rate)
-        if signal.shape[1] < wanted:
-            seconds = signal.shape[1] / feature_extractor.sampling_rate
-            raise EcgDataError(f"{name}: {seconds:.2f} s long, {duration:g} s are wanted; prepare shorter segments")
-        bare = RecordSource(source.ecg_id, source.path, source.patient_id)
-        return _Cleaned(
-            bare, name, signal[:, :wanted], float(feature_extractor.sampling_rate), signal.shape[1] > wanted
-        )
-    except EcgError as error:
-        return _Cleaned(
-            RecordSource(source.ecg_id, source.path, source.patient_id),
-            name,
-            error=(type(error).__name__, str(error)),
-        )
-
-
-def _cleaned(
-    sources: Iterable[RecordSource],
-    clean: Callable[[RecordSource], _Cleaned],
-    num_proc: int,
-    total: int | None,
-) -> Iterator[_Cleaned]:
-    from tqdm.auto import tqdm
-
-    bar = partial(tqdm, total=total, desc="records", unit="record")
-    if num_proc == 1:
-        yield from bar(map(clean, sources))
-        return
-    try:
-        with ProcessPoolExecutor(num_proc) as pool:
-            yield from bar(_in_order(pool, clean, sources, num_proc))
-    except BrokenProcessPool as error:
-        raise EcgDataError(
-            "a process that cleans records was killed, as happens when memory runs out; use fewer processes"
-        ) from error
-
-
-def _in_order(
-    pool: ProcessPoolExecutor,
-    clean: Callable[[RecordSource], _Cleaned],
-    sources: Iterable[RecordSource],
-    num_proc: int,
-) -> Iterator[_Cleaned]:
-    """`pool.map`, but reading ahead a few chunks only: it would ask for all sources, and their signals, at once."""
-    iterator = iter(sources)
-    waiting: deque[Future[list[_Cleaned]]] = deque()
-    while chunk := list(islice(iterator, _CHUNK)):
-        waiting.append(pool.submit(_clean_chunk, clean, chunk))
-        if len(waiting) > 2 * num_proc:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
-
-
-def _clean_chunk(clean: Callable[[RecordSource], _Cleaned], chunk: list[RecordSource]) -> list[_Cleaned]:
-    return [clean(source) for source in chunk]
-
-
-def _write_records(cleaned: Iterable[_Cleaned], path: Path) -> _Outcome:
-    outcome = _Outcome()
-    partial_path = path.with_name(f".{path.name}.partial")
-    path.unlink(missing_ok=True)
-    with RecordWriter(partial_path) as writer:
-        for item in cleaned:
-            if item.error is not None:
-                outcome.refused.append((item.name, *item.error))
-                continue
-            source = item.source
-            if source.ecg_id in outcome.patients:
-                raise EcgDataError(f"record {source.ecg_id} comes twice; every record needs its own number")
-            outcome.patients[source.ecg_id] = source.patient_id
-            outcome.num_cut += item.was_cut
-            signal = cast(np.ndarray, item.signal)
-            writer.add(source.ecg_id, source.patient_id, Path(item.name).name, item.sampling_rate, signal)
-    partial_path.replace(path)
-    return outcome
-
-
-def _write_questions(rows: list[dict[str, Any]], path: Path) -> None:
-    columns = {name: [row.get(name) for row in rows] for name in QUESTION_FEATURES}
-    partial_path = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table(columns, schema=QUESTION_FEATURES.arrow_schema), partial_path)
-    partial_path.replace(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Features, List, Value
 
 QUESTION_FEATURES = Features(
@@ -41,3 +42,15 @@ def rows_hash(rows: Iterable[dict[str, Any]]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table one after another, a thousand of them as Python objects at a time."""
+    for batch in table.to_batches(1000):
+        yield from batch.to_pylist()
+
+
+def ecg_ids_of(table: pa.Table) -> list[list[int]]:
+    """The ECGs of each question."""
+    ecg_ids: list[list[int]] = table.column("ecg_id").to_pylist()
+    return ecg_ids

@@ -1,4 +1,4 @@
-"""The cleaned signals of a prepared folder as one Parquet file, read a few records at a time.
+"""The cleaned signals of a prepared folder as Parquet files, read a few records at a time.
 
 A corpus does not fit into memory: 20,000 records of 12 x 2500 float32 are 2.4 GB. Row groups are small, so that one
 record costs 3 ms to reach, and the last ones read are kept.
@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -110,57 +111,70 @@ class _RowGroup:
         return samples.reshape(last - first, -1)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One file: where it is, its footer, and how it is read."""
+
+    path: Path
+    metadata: Any
+
+    def read(self, columns: list[str], group: int | None = None) -> pa.Table:
+        try:
+            # Opened anew each time, 0.1 ms: hundreds of files need not stay open, and threads share nothing.
+            with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+                if group is None:
+                    return file.read(columns=columns)
+                return file.read_row_group(group, columns=columns, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.path, error) from error
+
+
 class RecordFile:
-    """A file of records, opened for reading; nothing but numbers and patients stays in memory.
+    """A file of records, or a folder of such files, opened for reading; numbers and patients alone stay in memory.
 
     Args:
-        path: The Parquet file.
+        path: The Parquet file, or a folder with some, which are taken in the order of their names.
 
     Attributes:
-        ecg_ids: Numbers of the records, in the order of the file.
+        ecg_ids: Numbers of the records, in the order of the files.
         patients: Their patients by number, where known.
         groups_read: Row groups read so far.
 
     Raises:
-        EcgDataError: the file is missing, damaged or of another kind.
+        EcgDataError: a file is missing, damaged or of another kind.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.groups_read = 0
-        try:
-            self._file = pq.ParquetFile(path)
-            if _kind_of(self._file.schema_arrow) != _kind_of(RECORD_SCHEMA):
-                raise EcgDataError(f"{path} cannot be read: its columns are not those of records; prepare anew")
-            numbers = self._file.read(columns=["ecg_id", "patient_id"])
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from error
-        self.ecg_ids: list[int] = numbers.column("ecg_id").to_pylist()
-        self.patients: dict[int, str | None] = dict(
-            zip(self.ecg_ids, numbers.column("patient_id").to_pylist(), strict=True)
-        )
+        places = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        self._parts = [_open_part(place) for place in places]
+        if not self._parts:
+            raise EcgDataError(f"{path} holds no Parquet file of records; prepare anew")
+        self.ecg_ids: list[int] = []
+        self.patients: dict[int, str | None] = {}
+        for part in self._parts:
+            numbers = part.read(["ecg_id", "patient_id"])
+            ecg_ids: list[int] = numbers.column("ecg_id").to_pylist()
+            self.ecg_ids += ecg_ids
+            self.patients.update(zip(ecg_ids, numbers.column("patient_id").to_pylist(), strict=True))
         self._row_of = {ecg_id: row for row, ecg_id in enumerate(self.ecg_ids)}
-        metadata = self._file.metadata
-        sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        self._groups = [(part, group) for part in self._parts for group in range(part.metadata.num_row_groups)]
+        sizes = (part.metadata.row_group(group).num_rows for part, group in self._groups)
         self._group_starts = list(accumulate(sizes, initial=0))
         self._cache: OrderedDict[int, _RowGroup] = OrderedDict()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the file's size and footer.
+        """SHA-256 of the files' sizes and footers.
 
-        The footer has size, place, smallest and largest value of every column of every row group: other records have
+        A footer has size, place, smallest and largest value of every column of every row group: other records have
         another one, and it is read at once, whatever the size of the file.
         """
-        with self.path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(size - 8, 0))
-            end = file.read()
-            length = int.from_bytes(end[:4], "little")
-            if end[4:] != _FOOTER_END or length > size - 8:
-                raise EcgDataError(f"{self.path} cannot be read: it was replaced by something else; prepare anew")
-            file.seek(size - 8 - length)
-            return hashlib.sha256(size.to_bytes(8, "little") + file.read(length)).hexdigest()
+        digest = hashlib.sha256()
+        for part in self._parts:
+            digest.update(_size_and_footer(part.path))
+        return digest.hexdigest()
 
     def signal(self, ecg_id: int) -> np.ndarray:
         """The signal of one record: float32 (leads, samples) in mV, read-only.
@@ -173,7 +187,7 @@ class RecordFile:
         if group in self._cache:
             self._cache.move_to_end(group)
         else:
-            self._cache[group] = self._read(self._file, group)
+            self._cache[group] = self._read(group)
             while len(self._cache) > 1 and sum(kept.samples.nbytes for kept in self._cache.values()) > _CACHE_BYTES:
                 self._cache.popitem(last=False)
         return self._cache[group].signal(row - self._group_starts[group])
@@ -194,10 +208,8 @@ class RecordFile:
         """
         rows = range(len(self.ecg_ids)) if ecg_ids is None else sorted({self._row(ecg_id) for ecg_id in ecg_ids})
         wanted = self._by_group(rows)
-        # A file of its own: the reading thread must not share one with `signal`.
-        file = pq.ParquetFile(self.path, metadata=self._file.metadata)
         with ThreadPoolExecutor(1, thread_name_prefix="records") as reader:
-            reads = (reader.submit(self._read, file, group) for group, _ in wanted)  # submitted when asked for
+            reads = (reader.submit(self._read, group) for group, _ in wanted)  # submitted when asked for
             ahead: deque[Future[_RowGroup]] = deque(islice(reads, _GROUPS_AHEAD))
             for group, rows_of_group in wanted:
                 held = ahead.popleft().result()
@@ -216,15 +228,35 @@ class RecordFile:
             raise EcgDataError(f"{self.path.parent} holds no record {ecg_id}; it has {len(self._row_of)} records")
         return self._row_of[ecg_id]
 
-    def _read(self, file: pq.ParquetFile, group: int) -> _RowGroup:
-        try:
-            table = file.read_row_group(group, columns=["signal"], use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.path, error) from error
+    def _read(self, group: int) -> _RowGroup:
+        part, group_of_part = self._groups[group]
+        table = part.read(["signal"], group_of_part)
         self.groups_read += 1
         signals = table.column("signal").combine_chunks()
         leads = signals.values
         return _RowGroup(leads.values.to_numpy(), leads.offsets.to_numpy(), signals.offsets.to_numpy())
+
+
+def _open_part(path: Path) -> _Part:
+    try:
+        with pq.ParquetFile(path) as file:
+            if _kind_of(file.schema_arrow) != _kind_of(RECORD_SCHEMA):
+                raise EcgDataError(f"{path} cannot be read: its columns are not those of records; prepare anew")
+            return _Part(path, file.metadata)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _size_and_footer(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 8, 0))
+        end = file.read()
+        length = int.from_bytes(end[:4], "little")
+        if end[4:] != _FOOTER_END or length > size - 8:
+            raise EcgDataError(f"{path} cannot be read: it was replaced by something else; prepare anew")
+        file.seek(size - 8 - length)
+        return size.to_bytes(8, "little") + file.read(length)
 
 
 def _unreadable(path: Path, error: Exception) -> EcgDataError:

@@ -1,21 +1,26 @@
-"""`prepare` for each data set: where its records and questions come from."""
+"""`prepare` for each data set: where its records and questions come from, and how they are divided."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Unpack
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from ecgbyte_hf.data import load_dataset
 from ecgbyte_hf.data.ecg_qa import ptb_xl_path, read_template_options
-from ecgbyte_hf.data.prepared import PreparedData, RecordSource, prepare
+from ecgbyte_hf.data.preparation import PrepareOptions, RecordSource, prepare
+from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.questions import QUESTION_FEATURES, ecg_ids_of
 from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, record_rng, simulate
-from ecgbyte_hf.data.splits import hold_out_patients
+from ecgbyte_hf.data.splits import hold_out_patients, keep_fraction, resplit_rows, without_shared_patients
 from ecgbyte_hf.data.synthetic import (
     ATTRIBUTES,
     question_rng,
@@ -30,6 +35,125 @@ logger = logging.getLogger(__name__)
 # Name of the part of ECG-QA's own training split that no training question shares a patient with. It is named so
 # that nobody takes it for ECG-QA's test split.
 HELD_OUT_SPLIT = "train_patient_disjoint"
+#: How questions are divided: the data set's own splits, less what would share a patient; as published; the paper's.
+SPLITTINGS = ("disjoint", "published", "reference")
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which questions are taken, and how they are divided.
+
+    Attributes:
+        splits: `"disjoint"`: the data set's own splits, without those training and validation questions whose patient
+            is in a later split too. `"published"`: as they are. `"reference"`: the ECG-Byte paper's, pooled and
+            divided by row, so that test questions have their ECG and paraphrase in training.
+        fraction: Share of the patients, all questions of an ECG together.
+        held_out_fraction: Share of the training patients whose questions become the split `train_patient_disjoint`;
+            for question types that the files at hand have in training alone.
+        question_types: Only these; all by default.
+        seed: Of every draw.
+    """
+
+    splits: str = "disjoint"
+    fraction: float = 1.0
+    held_out_fraction: float = 0.0
+    question_types: Sequence[str] | None = None
+    seed: int = 0
+
+    def apply(
+        self, tables: Mapping[str, pa.Table], patients: Mapping[int, str | None]
+    ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        """Divide questions.
+
+        Args:
+            tables: Rows of `QUESTION_FEATURES` by split.
+            patients: Patient of every ECG, where known.
+
+        Returns:
+            The rows by split, and the counts of what was left out and why.
+
+        Raises:
+            EcgDataError: an unknown division or share.
+        """
+        if self.splits not in SPLITTINGS:
+            raise EcgDataError(f"got the splits {self.splits!r}, expected one of {', '.join(SPLITTINGS)}")
+        divided = dict(tables)
+        notes: dict[str, Any] = {"splits": self.splits}
+        if self.splits == "reference":
+            divided = _resplit(divided, self.seed)
+            logger.warning(
+                "the paper's splits are by row: patients, ECGs and paraphrases are on both sides; see the report's "
+                "overlap. Scores on them are not comparable with others"
+            )
+        if self.fraction != 1.0:
+            keep = {
+                name: keep_fraction(ecg_ids_of(table), patients, fraction=self.fraction, seed=self.seed)
+                for name, table in divided.items()
+            }
+            divided, notes["questions_outside_fraction"] = _filtered(divided, keep)
+        if self.splits == "disjoint":
+            keep = without_shared_patients({name: ecg_ids_of(table) for name, table in divided.items()}, patients)
+            divided, dropped = _filtered(divided, keep)
+            notes["questions_of_patients_in_a_later_split"] = dropped
+            if any(dropped.values()):
+                logger.warning("questions left out since their patient is in a later split: %s", dropped)
+        if self.held_out_fraction != 0.0 and "train" in divided:
+            train = divided["train"]
+            sides = np.array(
+                hold_out_patients(ecg_ids_of(train), patients, fraction=self.held_out_fraction, seed=self.seed),
+                dtype=object,
+            )
+            divided["train"], divided[HELD_OUT_SPLIT] = (
+                train.filter(pa.array(sides == name, pa.bool_())) for name in ("kept", "held_out")
+            )
+            notes["questions_straddling_held_out_part"] = int(np.count_nonzero(sides == "straddling"))
+            if notes["questions_straddling_held_out_part"]:
+                logger.warning(
+                    "%d comparison questions have an ECG on either side of the held-out part",
+                    notes["questions_straddling_held_out_part"],
+                )
+        return divided, notes
+
+
+def _filtered(
+    tables: Mapping[str, pa.Table], keep: Mapping[str, Sequence[bool]]
+) -> tuple[dict[str, pa.Table], dict[str, int]]:
+    """The rows to keep, and how many of each split were not."""
+    kept = {name: table.filter(pa.array(keep[name], pa.bool_())) for name, table in tables.items()}
+    return kept, {name: tables[name].num_rows - table.num_rows for name, table in kept.items()}
+
+
+def _resplit(tables: Mapping[str, pa.Table], seed: int) -> dict[str, pa.Table]:
+    pooled = pa.concat_tables(tables.values())
+    names = np.array(resplit_rows(pooled.num_rows, seed), dtype=object)
+    return {name: pooled.filter(pa.array(names == name, pa.bool_())) for name in ("train", "validation", "test")}
+
+
+@dataclass(frozen=True)
+class SimulatedSource(RecordSource):
+    """A record that is simulated when it is its turn.
+
+    Attributes:
+        seed: Of the simulator.
+        attributes: What is asked about; see `prepare_synthetic`.
+        duration: Seconds.
+    """
+
+    seed: int = 0
+    attributes: tuple[str, ...] = tuple(ATTRIBUTES)
+    duration: float = 10.0
+
+    def load(self) -> Any:
+        """The record."""
+        label, rng = _draw(self.seed, self.ecg_id, self.attributes)
+        rate, leads = float(self.sampling_rate or 0.0), tuple(self.lead_names)
+        signal = simulate(label, rng, duration=self.duration, sampling_rate=rate, leads=leads)
+        return SimpleNamespace(signal=signal, sampling_rate=rate, lead_names=leads, name=self.name)
+
+    def identity(self) -> list[Any]:
+        """What it is made with."""
+        made_with = [self.seed, list(self.attributes), self.duration, self.sampling_rate, list(self.lead_names)]
+        return [self.ecg_id, self.patient_id, *made_with]
 
 
 def prepare_synthetic(
@@ -38,9 +162,9 @@ def prepare_synthetic(
     feature_extractor: Any,
     num_records: int,
     seed: int = 0,
-    duration: float = 10.0,
     attributes: Sequence[str] = tuple(ATTRIBUTES),
-    num_proc: int = 1,
+    duration: float = 10.0,
+    **options: Unpack[PrepareOptions],
 ) -> PreparedData:
     """Simulate records at the feature extractor's rate and leads, and the questions about them.
 
@@ -49,35 +173,39 @@ def prepare_synthetic(
         feature_extractor: Decides leads and sampling rate.
         num_records: Records of all splits together.
         seed: Of the simulator.
-        duration: Seconds.
         attributes: What is asked. Without `"axis"` the electrical axis is normal in every record: one lead cannot
             show it, and far from normal it makes the QRS complex vanish from some leads.
-        num_proc: Processes that clean.
+        duration: Seconds.
+        options: See `prepare`.
     """
-    leads = tuple(feature_extractor.leads)
-    rate = float(feature_extractor.sampling_rate)
-    labels = [_draw(seed, ecg_id, attributes) for ecg_id in range(1, num_records + 1)]
+    leads, rate = tuple(feature_extractor.leads), float(feature_extractor.sampling_rate)
     questions: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
-    for ecg_id, (label, _) in enumerate(labels, start=1):
-        rows = questions_about(ecg_id, label, question_rng(seed, ecg_id), tuple(attributes))
+    for ecg_id in range(1, num_records + 1):
+        labels, _ = _draw(seed, ecg_id, attributes)
+        rows = questions_about(ecg_id, labels, question_rng(seed, ecg_id), tuple(attributes))
         questions[synthetic_split(ecg_id)].extend(rows)
-
-    def sources() -> Iterator[RecordSource]:
-        for ecg_id, (label, rng) in enumerate(labels, start=1):
-            signal = simulate(label, rng, duration=duration, sampling_rate=rate, leads=leads)
-            yield RecordSource(ecg_id, None, f"simulated-{ecg_id}", signal, rate, leads)
-
+    sources = [
+        SimulatedSource(
+            ecg_id,
+            patient_id=f"simulated-{ecg_id}",
+            sampling_rate=rate,
+            lead_names=leads,
+            seed=seed,
+            attributes=tuple(attributes),
+            duration=duration,
+        )
+        for ecg_id in range(1, num_records + 1)
+    ]
     return prepare(
-        sources(),
+        sources,
         questions,
         output_dir,
         feature_extractor=feature_extractor,
         template_options=synthetic_template_options(),
         duration=duration,
         arguments={"source": "synthetic", "num_records": num_records, "seed": seed, "attributes": list(attributes)},
-        num_records=num_records,
-        num_proc=num_proc,
         notes={"source": "synthetic"},
+        **options,
     )
 
 
@@ -98,80 +226,295 @@ def prepare_ecg_qa(
     feature_extractor: Any,
     config: str | Sequence[str] = "ptbxl-template",
     metadata: Sequence[str | Path] = (),
+    division: Division | None = None,
     duration: float = 10.0,
-    held_out_fraction: float = 0.0,
-    seed: int = 0,
-    num_proc: int = 1,
+    **options: Unpack[PrepareOptions],
 ) -> PreparedData:
-    """ECG-QA's questions on the PTB-XL records below `signals_dir`, with ECG-QA's own splits.
+    """ECG-QA's questions on the recordings below `signals_dir`.
 
     Questions whose record is not there are left out and counted.
 
     Args:
         output_dir: Folder to write.
         data_dir: ECG-QA's `ecgqa` folder.
-        signals_dir: PTB-XL's folder, with `records500/` in it.
+        signals_dir: The folder of PTB-XL, with `records500/` in it, or that of MIMIC-IV-ECG, with `files/` in it.
         feature_extractor: Cleans the records.
-        config: `ptbxl-template` or `ptbxl-paraphrased`, or both: then the rows of the same split are pooled. The two
-            word the same questions, so both halves of a pair are in the same split.
-        metadata: CSV files with `ecg_id` and `patient_id`; `ptbxl_database.csv` of `signals_dir` by default.
+        config: `{ptbxl,mimic-iv-ecg}-{template,paraphrased}`, or both wordings of one: then the rows of the same
+            split are pooled. The two word the same questions, so both halves of a pair are in the same split.
+        metadata: For PTB-XL CSV files with `ecg_id` and `patient_id`, by default `ptbxl_database.csv` of
+            `signals_dir`; for MIMIC-IV-ECG its record list, by default `record_list.csv`.
+        division: Which questions are taken, and how they are divided.
         duration: Seconds kept of each record.
-        held_out_fraction: Share of the training split's patients whose questions become the split
-            `train_patient_disjoint` instead; for question types that the files at hand have in training alone.
-        seed: Of that division.
-        num_proc: Processes.
+        options: See `prepare`.
 
     Raises:
         EcgDataError: no metadata, no questions, or no records.
     """
     configs = [config] if isinstance(config, str) else list(dict.fromkeys(config))
-    if not configs or not all(name.startswith("ptbxl-") for name in configs):
-        raise EcgDataError(f"prepare reads ECG-QA's PTB-XL half so far, got config {config!r}; use ptbxl-template")
-    signals_dir, data_dir = Path(signals_dir), Path(data_dir)
-    tables = [Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"]
-    patients = read_patients(tables)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for name in configs:
-        for split, dataset in load_dataset("ecg_qa", name, data_dir=data_dir).items():
-            rows.setdefault(split, []).extend(dataset.to_list())
-    asked = sorted({ecg_id for split in rows.values() for row in split for ecg_id in row["ecg_id"]})
-    straddling = 0
-    if held_out_fraction != 0.0 and "train" in rows:
-        rows["train"], held_out, both = hold_out_patients(
-            rows["train"], patients, fraction=held_out_fraction, seed=seed
-        )
-        rows[HELD_OUT_SPLIT] = held_out
-        straddling = len(both)
-        if both:
-            logger.warning("%d comparison questions have an ECG on either side of the held-out part", straddling)
-    present = [ecg_id for ecg_id in asked if (signals_dir / f"{ptb_xl_path(ecg_id)}.hea").is_file()]
+    halves = {name.rpartition("-")[0] for name in configs}
+    if len(halves) != 1:
+        raise EcgDataError(f"got the configurations {configs}, expected one or both wordings of one half of ECG-QA")
+    half = halves.pop()
+    division = division or Division()
+    tables = _pooled(
+        load_dataset("ecg_qa", name, data_dir=data_dir, question_types=division.question_types) for name in configs
+    )
+    paths, patients = _recordings(half, Path(signals_dir), metadata, tables)
+    return _prepare_files(
+        output_dir,
+        tables,
+        paths,
+        patients,
+        division,
+        feature_extractor=feature_extractor,
+        template_options=read_template_options(Path(data_dir) / half / "answers_for_each_template.csv"),
+        duration=duration,
+        source=f"ecg_qa {' '.join(configs)}",
+        **options,
+    )
+
+
+def prepare_ptb_xl(
+    output_dir: str | Path,
+    *,
+    data_dir: str | Path,
+    feature_extractor: Any,
+    sampling_rate: int = 500,
+    metadata: Sequence[str | Path] = (),
+    division: Division | None = None,
+    duration: float = 10.0,
+    **options: Unpack[PrepareOptions],
+) -> PreparedData:
+    """Every PTB-XL record, and its report as the answer to the paper's question, by PTB-XL's folds.
+
+    Args:
+        output_dir: Folder to write.
+        data_dir: PTB-XL's folder.
+        feature_extractor: Cleans the records.
+        sampling_rate: 500 or 100, whose files are read.
+        metadata: Further tables like `ptbxl_database.csv`.
+        division: Which questions are taken; `"reference"` takes the paper's folds.
+        duration: Seconds kept of each record.
+        options: See `prepare`.
+
+    Raises:
+        EcgDataError: no table, or no records.
+    """
+    division = division or Division()
+    reference = division.splits == "reference"
+    given = {"data_dir": data_dir, "metadata": [str(path) for path in metadata], "reference_folds": reference}
+    column = {500: "filename_hr", 100: "filename_lr"}.get(sampling_rate)
+    if column is None:
+        raise EcgDataError(f"PTB-XL has 500 and 100 Hz, got {sampling_rate}")
+    records = load_dataset("ptb_xl", "metadata", **given)
+    return _prepare_files(
+        output_dir,
+        _pooled([load_dataset("ptb_xl", "reports", **given)]),
+        _paths_of(records, data_dir, column),
+        _patients_of(records),
+        replace(division, splits="published") if reference else division,
+        feature_extractor=feature_extractor,
+        template_options={},
+        duration=duration,
+        source=f"ptb_xl records{sampling_rate}",
+        **options,
+    )
+
+
+def prepare_mimic_iv_ecg(
+    output_dir: str | Path,
+    *,
+    data_dir: str | Path,
+    feature_extractor: Any,
+    record_list: str | Path | None = None,
+    ecg_qa_dir: str | Path | None = None,
+    division: Division | None = None,
+    duration: float = 10.0,
+    **options: Unpack[PrepareOptions],
+) -> PreparedData:
+    """Every MIMIC-IV-ECG record, and the machine's report as the answer to the paper's question, split by patient.
+
+    Args:
+        output_dir: Folder to write.
+        data_dir: MIMIC-IV-ECG's folder.
+        feature_extractor: Cleans the records.
+        record_list: Its list of records if it is not `record_list.csv`.
+        ecg_qa_dir: ECG-QA's `ecgqa` folder: patients that it tests on are then tested on here too.
+        division: Which questions are taken.
+        duration: Seconds kept of each record.
+        options: See `prepare`.
+
+    Raises:
+        EcgDataError: no table, or no records.
+    """
+    division = division or Division()
+    given = _mimic_options(data_dir, record_list, ecg_qa_dir, division)
+    records = load_dataset("mimic_iv_ecg", "metadata", **given)
+    return _prepare_files(
+        output_dir,
+        _pooled([load_dataset("mimic_iv_ecg", "reports", **given)]),
+        _paths_of(records, data_dir, "path"),
+        _patients_of(records),
+        division,
+        feature_extractor=feature_extractor,
+        template_options={},
+        duration=duration,
+        source="mimic_iv_ecg",
+        **options,
+    )
+
+
+def prepare_ecg_chat(
+    output_dir: str | Path,
+    *,
+    data_dir: str | Path,
+    signals_dir: str | Path,
+    feature_extractor: Any,
+    ecg_qa_dir: str | Path | None = None,
+    record_list: str | Path | None = None,
+    division: Division | None = None,
+    duration: float = 10.0,
+    **options: Unpack[PrepareOptions],
+) -> PreparedData:
+    """ECG-Chat's conversations on the MIMIC-IV-ECG records below `signals_dir`, split by patient.
+
+    Args:
+        output_dir: Folder to write.
+        data_dir: The folder with `pretrain_mimic.json`.
+        signals_dir: MIMIC-IV-ECG's folder, with `files/` in it.
+        feature_extractor: Cleans the records.
+        ecg_qa_dir: ECG-QA's `ecgqa` folder: patients that it tests on are then tested on here too.
+        record_list: MIMIC's list of records if it is not `record_list.csv`.
+        division: Which questions are taken.
+        duration: Seconds kept of each record.
+        options: See `prepare`.
+
+    Raises:
+        EcgDataError: no conversations, or no records.
+    """
+    division = division or Division()
+    given = _mimic_options(data_dir, record_list, ecg_qa_dir, division)
+    tables = _pooled([load_dataset("ecg_chat", "pretrain_mimic", **given)])
+    paths, patients = _recordings("mimic-iv-ecg", Path(signals_dir), [record_list] if record_list else [], tables)
+    return _prepare_files(
+        output_dir,
+        tables,
+        paths,
+        patients,
+        division,
+        feature_extractor=feature_extractor,
+        template_options={},
+        duration=duration,
+        source="ecg_chat pretrain_mimic",
+        **options,
+    )
+
+
+def _prepare_files(
+    output_dir: str | Path,
+    tables: Mapping[str, pa.Table],
+    paths: Mapping[int, Path],
+    patients: Mapping[int, str | None],
+    division: Division,
+    *,
+    feature_extractor: Any,
+    template_options: Mapping[int, list[str]],
+    duration: float,
+    source: str,
+    **options: Unpack[PrepareOptions],
+) -> PreparedData:
+    """Divide the questions, and prepare the records asked about that are there."""
+    kept = {name: _of_types(table, division.question_types) for name, table in tables.items()}
+    divided, notes = division.apply(kept, patients)
+    asked = sorted({ecg_id for table in divided.values() for ids in ecg_ids_of(table) for ecg_id in ids})
+    present = [ecg_id for ecg_id in asked if ecg_id in paths and _header(paths[ecg_id]).is_file()]
     if not present:
-        raise EcgDataError(f"none of the {len(asked)} records asked about is in {signals_dir}/records500")
-    sources = [
-        RecordSource(ecg_id, str(signals_dir / ptb_xl_path(ecg_id)), patients.get(ecg_id)) for ecg_id in present
-    ]
+        example = next((str(paths[ecg_id]) for ecg_id in asked if ecg_id in paths), "none of them is in the tables")
+        raise EcgDataError(f"none of the {len(asked)} records asked about is there ({example}); is the folder right?")
+    if len(present) < len(asked):
+        logger.warning("%d of the %d records asked about are not there", len(asked) - len(present), len(asked))
     return prepare(
-        sources,
-        rows,
+        [RecordSource(ecg_id, str(paths[ecg_id]), patients.get(ecg_id)) for ecg_id in present],
+        divided,
         output_dir,
         feature_extractor=feature_extractor,
-        template_options=read_template_options(data_dir / "ptbxl" / "answers_for_each_template.csv"),
+        template_options=template_options,
         duration=duration,
-        arguments={
-            "source": "ecg_qa",
-            "config": configs,
-            "held_out_fraction": held_out_fraction,
-            "seed": seed,
-        },
-        num_records=len(sources),
-        num_proc=num_proc,
+        arguments={"source": source, "division": asdict(division)},
         notes={
-            "source": f"ecg_qa {' '.join(configs)}",
+            "source": source,
             "records_asked_about": len(asked),
             "records_not_there": len(asked) - len(present),
-            "questions_straddling_held_out_part": straddling,
+            **notes,
         },
+        **options,
     )
+
+
+def _header(path: Path) -> Path:
+    return path.with_name(f"{path.name}.hea")
+
+
+def _pooled(data_sets: Iterable[Any]) -> dict[str, pa.Table]:
+    """Rows of the same split of several data sets, as tables of `QUESTION_FEATURES`."""
+    schema = QUESTION_FEATURES.arrow_schema
+    parts: dict[str, list[pa.Table]] = {}
+    for data_set in data_sets:
+        for split, rows in data_set.items():
+            table = rows.with_format("arrow")[:]
+            parts.setdefault(split, []).append(table.select(schema.names).cast(schema))
+    return {split: pa.concat_tables(tables) for split, tables in parts.items()}
+
+
+def _of_types(table: pa.Table, question_types: Sequence[str] | None) -> pa.Table:
+    if question_types is None:
+        return table
+    return table.filter(pa.compute.is_in(table.column("question_type"), pa.array(question_types)))
+
+
+def _recordings(
+    half: str, signals_dir: Path, metadata: Sequence[str | Path], tables: Mapping[str, pa.Table]
+) -> tuple[dict[int, Path], dict[int, str | None]]:
+    """Path and patient of the ECGs that questions of one half of ECG-QA may refer to."""
+    if half == "ptbxl":
+        patients = read_patients([Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"])
+        asked = {ecg_id for table in tables.values() for ids in ecg_ids_of(table) for ecg_id in ids}
+        return {ecg_id: signals_dir / ptb_xl_path(ecg_id) for ecg_id in asked}, patients
+    from ecgbyte_hf.data.mimic_iv_ecg import read_record_paths
+
+    lists = [Path(path) for path in metadata] or [signals_dir / "record_list.csv"]
+    found = {ecg_id: place for path in lists for ecg_id, place in read_record_paths(path).items()}
+    return (
+        {ecg_id: signals_dir / path for ecg_id, (path, _) in found.items()},
+        {ecg_id: patient for ecg_id, (_, patient) in found.items()},
+    )
+
+
+def _mimic_options(
+    data_dir: str | Path, record_list: str | Path | None, ecg_qa_dir: str | Path | None, division: Division
+) -> dict[str, Any]:
+    given: dict[str, Any] = {"data_dir": data_dir, "seed": division.seed}
+    if record_list is not None:
+        given["record_list"] = str(record_list)
+    if ecg_qa_dir is not None:
+        given["ecg_qa_dir"] = str(ecg_qa_dir)
+    return given
+
+
+def _paths_of(records: Any, data_dir: str | Path, column: str) -> dict[int, Path]:
+    return {
+        ecg_id: Path(data_dir) / path
+        for rows in records.values()
+        for ecg_id, path in zip(rows["ecg_id"], rows[column], strict=True)
+    }
+
+
+def _patients_of(records: Any) -> dict[int, str | None]:
+    return {
+        ecg_id: patient
+        for rows in records.values()
+        for ecg_id, patient in zip(rows["ecg_id"], rows["patient_id"], strict=True)
+    }
 
 
 def read_patients(tables: Sequence[str | Path]) -> dict[int, str | None]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
+
+import numpy as np
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 
-def patient_fraction(patient: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the patient and the seed alone, whatever else is in the data set.
+def patient_fraction(patient: str, seed: int, purpose: str = "") -> float:
+    """A number in [0, 1) that depends on the patient, the seed and the purpose, whatever else is in the data set.
+
+    Two draws over the same patients need two purposes: a quarter of the patients drawn by the number that made them
+    training patients would be training patients all.
 
     Example:
-        >>> patient_fraction("15709", 0) == patient_fraction("15709", 0)
+        >>> patient_fraction("15709", 0) == patient_fraction("15709", 0) != patient_fraction("15709", 0, "fraction")
         True
     """
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    digest = hashlib.sha256(f"{purpose}{seed}:{patient}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
@@ -63,43 +68,100 @@ def split_of_fold(strat_fold: int, *, reference: bool = False) -> str:
 
 
 def hold_out_patients(
-    rows: Iterable[dict[str, Any]], patients: Mapping[int, str | None], *, fraction: float, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    ecg_ids: Iterable[Sequence[int]], patients: Mapping[int, str | None], *, fraction: float, seed: int
+) -> list[str]:
     """Divide questions so that no patient is on both sides.
 
     Args:
-        rows: Question rows.
+        ecg_ids: The ECGs of each question.
         patients: Patient of every ECG; an ECG without one counts as a patient of its own.
         fraction: Share of patients to hold out.
         seed: Of the division.
 
     Returns:
-        Rows kept, rows held out, and comparison rows whose two ECGs fall on different sides: those are in neither.
+        For each question `"kept"`, `"held_out"`, or `"straddling"`: a comparison of two ECGs on different sides.
 
     Raises:
         EcgDataError: a share that is none.
     """
     if not 0.0 <= fraction < 1.0:
         raise EcgDataError(f"got the share {fraction} of patients to hold out, expected 0 or more and less than 1")
-    kept: list[dict[str, Any]] = []
-    held_out: list[dict[str, Any]] = []
-    straddling: list[dict[str, Any]] = []
-    for row in rows:
-        sides = {patient_fraction(_patient(patients, ecg_id), seed) < fraction for ecg_id in row["ecg_id"]}
-        target = straddling if len(sides) > 1 else held_out if True in sides else kept
-        target.append(row)
-    return kept, held_out, straddling
+    is_out = _PatientDraw(patients, fraction, seed, "hold-out")
+    names = {frozenset([False]): "kept", frozenset([True]): "held_out"}
+    return [names.get(frozenset(map(is_out, ids)), "straddling") for ids in ecg_ids]
+
+
+def keep_fraction(
+    ecg_ids: Iterable[Sequence[int]], patients: Mapping[int, str | None], *, fraction: float, seed: int
+) -> list[bool]:
+    """For each question, whether it is in a share of the patients: all questions about a patient's ECGs, or none.
+
+    The paper used a quarter of each data set. A comparison is kept if both its patients are.
+
+    Args:
+        ecg_ids: The ECGs of each question.
+        patients: Patient of every ECG; an ECG without one counts as a patient of its own.
+        fraction: Share of patients to keep.
+        seed: Of the draw.
+
+    Raises:
+        EcgDataError: a share that is none.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise EcgDataError(f"got the share {fraction} of patients to keep, expected more than 0 and at most 1")
+    is_kept = _PatientDraw(patients, fraction, seed, "fraction")
+    return [all(map(is_kept, ids)) for ids in ecg_ids]
+
+
+def without_shared_patients(
+    splits: Mapping[str, Sequence[Sequence[int]]], patients: Mapping[int, str | None]
+) -> dict[str, list[bool]]:
+    """For each question of each split, whether it may stay so that no two splits share a patient or an ECG.
+
+    What is tested on stays whole; validation gives way to it, and training to both.
+
+    Args:
+        splits: The ECGs of each question, by split.
+        patients: Patient of every ECG; an ECG without one counts as a patient of its own.
+    """
+    order = sorted(splits, key=lambda name: ({"test": 0, "validation": 1}.get(name, 2), name))
+    taken: set[str] = set()
+    keep: dict[str, list[bool]] = {}
+    for name in order:
+        people = [{_patient(patients, ecg_id) for ecg_id in ids} for ids in splits[name]]
+        keep[name] = [taken.isdisjoint(some) for some in people]
+        taken |= {one for some, stays in zip(people, keep[name], strict=True) if stays for one in some}
+    return {name: keep[name] for name in splits}
+
+
+def resplit_rows(num_rows: int, seed: int) -> list[str]:
+    """The ECG-Byte paper's split of pooled questions: 70 : 12 : 18 by row, whoever's ECG it is.
+
+    Test questions then have their paraphrase and their ECG in training, so scores are not comparable with others.
+    For the comparison with the paper alone.
+    """
+    names = ["train"] * num_rows
+    order = np.random.default_rng(seed).permutation(num_rows)
+    first, second = round(0.70 * num_rows), round(0.82 * num_rows)
+    for name, part in (("validation", order[first:second]), ("test", order[second:])):
+        for row in part.tolist():
+            names[row] = name
+    return names
 
 
 def overlap_report(
-    splits: Mapping[str, Iterable[dict[str, Any]]], patients: Mapping[int, str | None]
+    splits: Mapping[str, Iterable[Sequence[int]]], patients: Mapping[int, str | None]
 ) -> dict[str, dict[str, Any]]:
     """For each pair of splits the ECGs and patients they share, and how many ECGs have no known patient.
+
+    Args:
+        splits: The ECGs of each question, by split.
+        patients: Patient of every ECG, where known.
 
     Returns:
         `{"train/test": {"ecgs": [...], "patients": [...]}, ...}` and `{"unknown_patients": {split: count}}`.
     """
-    ecgs = {name: {ecg_id for row in rows for ecg_id in row["ecg_id"]} for name, rows in splits.items()}
+    ecgs = {name: {ecg_id for ids in questions for ecg_id in ids} for name, questions in splits.items()}
     known = {name: {patients[i] for i in ids if patients.get(i) is not None} for name, ids in ecgs.items()}
     report: dict[str, dict[str, Any]] = {
         f"{first}/{second}": {
@@ -110,6 +172,20 @@ def overlap_report(
     }
     report["unknown_patients"] = {name: sum(patients.get(i) is None for i in ids) for name, ids in ecgs.items()}
     return report
+
+
+class _PatientDraw:
+    """Whether an ECG's patient is among a share of them."""
+
+    def __init__(self, patients: Mapping[int, str | None], fraction: float, seed: int, purpose: str) -> None:
+        self._patients, self._fraction, self._seed, self._purpose = patients, fraction, seed, purpose
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, ecg_id: int) -> bool:
+        patient = _patient(self._patients, ecg_id)
+        if patient not in self._known:
+            self._known[patient] = patient_fraction(patient, self._seed, self._purpose) < self._fraction
+        return self._known[patient]
 
 
 def _patient(patients: Mapping[int, str | None], ecg_id: int) -> str:

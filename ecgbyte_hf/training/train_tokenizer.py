@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ecgbyte_hf.data.calibration import percentile_calibration
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.sampling import percentile_calibration
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
@@ -69,7 +69,7 @@ def train_tokenizer(
     seconds: dict[str, float] = {}
     with _timed(seconds, "calibrate"):
         bounds = (
-            percentile_calibration(_signals(prepared, train_ids, "calibrate"), seed=seed)
+            percentile_calibration(_records(prepared, train_ids, "calibrate"), seed=seed)
             if calibration == "percentile"
             else EcgCalibration(calibration)
         )
@@ -175,11 +175,14 @@ def _decoded(
     return comes_back, outside, float(error.max(initial=0.0))
 
 
-def _signals(prepared: PreparedData, ecg_ids: list[int], name: str) -> Iterator[np.ndarray]:
+def _records(prepared: PreparedData, ecg_ids: list[int], name: str) -> Iterator[tuple[int, np.ndarray]]:
     from tqdm.auto import tqdm
 
-    numbered = tqdm(prepared.iter_signals(ecg_ids), total=len(ecg_ids), desc=name, unit="record")
-    return (signal for _, signal in numbered)
+    return iter(tqdm(prepared.iter_signals(ecg_ids), total=len(ecg_ids), desc=name, unit="record"))
+
+
+def _signals(prepared: PreparedData, ecg_ids: list[int], name: str) -> Iterator[np.ndarray]:
+    return (signal for _, signal in _records(prepared, ecg_ids, name))
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_records_and_splits(trained: Path) -> None:
-    report = json.loads((trained / "prepared" / "prepare.json").read_text())
+    report = json.loads((trained / "prepared" / "report.json").read_text())
     assert report["records"] == 145  # of the 180 at hand, those that a question refers to
     assert report["refused"] == []
     assert report["questions_without_their_record"] == dict.fromkeys(report["questions"], 0)
@@ -113,7 +113,7 @@ def test_the_answers_are_scored(trained: Path) -> None:
             *("--output", trained / f"{split}.json", "--resamples", 200, "--num-proc", 2),
         )
         report = json.loads((trained / f"{split}.json").read_text())
-        prepared = json.loads((trained / "prepared" / "prepare.json").read_text())
+        prepared = json.loads((trained / "prepared" / "report.json").read_text())
         assert report["exact_match"]["n"] == prepared["questions"][split]
         assert set(report["controls"]) == {"majority", "shuffled", "zero_signal"}
         assert report["controls"]["majority"]["n"] == report["exact_match"]["n"]

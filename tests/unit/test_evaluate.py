@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ecgbyte_hf.data.prepared import RecordSource, prepare
+from ecgbyte_hf.data.preparation import RecordSource, prepare
 from ecgbyte_hf.data.simulator import simulate_records
 from ecgbyte_hf.evaluation import evaluate as module
 from ecgbyte_hf.evaluation.evaluate import evaluate_predictions, report_table

@@ -5,15 +5,14 @@ import json
 import os
 import shutil
 import signal as signals_of_unix
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ecgbyte_hf.data import prepared as module
-from ecgbyte_hf.data.prepared import PreparedData, RecordSource, prepare
+from ecgbyte_hf.data import preparation as module
+from ecgbyte_hf.data.preparation import RecordSource, prepare
+from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.simulator import simulate_records
 from ecgbyte_hf.data.sources import prepare_synthetic
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -174,7 +173,7 @@ class TestRefusals:
     def test_no_record_left_is_an_error_with_the_reasons(self, tmp_path):
         with pytest.raises(EcgDataError, match=r"1 were refused: \{'SignalError': 1\}"):
             run(tmp_path, [source(1, np.zeros((2, 1000)))], {"train": []})
-        with pytest.raises(EcgDataError, match="holds no prepare.json"):
+        with pytest.raises(EcgDataError, match="holds no report.json"):
             PreparedData(tmp_path)
 
 
@@ -185,8 +184,8 @@ class TestProcesses:
                 tmp_path / folder, feature_extractor=extractor(), num_records=100, num_proc=count, seed=1
             )
         comparison = filecmp.dircmp(tmp_path / "one", tmp_path / "two")
-        names = [*comparison.common_files, "questions/train.parquet", "questions/test.parquet"]
-        assert {"records.parquet", "prepare.json", "preprocessor_config.json"} <= set(names)
+        names = [*comparison.common_files, "questions/train.parquet", "records/part-00000.parquet"]
+        assert {"records/part-00000.parquet", "report.json", "preprocessor_config.json"} <= set(names)
         assert not comparison.left_only and not comparison.right_only
         assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False) == (names, [], [])
 
@@ -221,48 +220,12 @@ def kill_this_process(*_):
     os.kill(os.getpid(), signals_of_unix.SIGKILL)
 
 
-class TestKilled:
-    SCRIPT = """
-import sys
-import numpy as np
-from ecgbyte_hf.data.prepared import RecordSource, prepare
-from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
-
-def sources():
-    for number in range(1, 1000):
-        if number == 200:
-            print("going", flush=True)
-            sys.stdin.read()
-        yield RecordSource(number, None, None, np.random.default_rng(number).normal(size=(1, 200)), 100.0, ("II",))
-
-extractor = EcgByteFeatureExtractor(profile="none", sampling_rate=100, leads=["II"])
-settings = {"feature_extractor": extractor, "template_options": {}, "duration": 2.0, "arguments": {}}
-prepare(sources(), {"train": []}, sys.argv[1], **settings)
-"""
-
-    def test_nothing_looks_whole(self, tmp_path):
-        folder = tmp_path / "prepared"
-        run(folder, [source(1, simulated(1)[1])], {"train": [question(1, 1)], "old": [question(1, 1)]})
-        assert PreparedData(folder).ecg_ids == [1]
-        command = [sys.executable, "-c", self.SCRIPT, str(folder)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "going\n"
-            process.kill()
-        assert (folder / ".records.parquet.partial").exists()
-        assert not (folder / "records.parquet").exists() and not list((folder / "questions").iterdir())
-        with pytest.raises(EcgDataError, match="holds no prepare.json"):
-            PreparedData(folder)
-        again = run(folder, [source(2, simulated(2)[2])], {"train": [question(1, 2)]})
-        assert again.ecg_ids == [2] and not list(folder.glob(".*partial"))
-        assert [path.name for path in (folder / "questions").iterdir()] == ["train.parquet"]
-
-
 class TestOpening:
     @pytest.fixture
     def folder(self, small_prepared, tmp_path):
         return shutil.copytree(small_prepared.folder, tmp_path / "copy")
 
-    @pytest.mark.parametrize("name", ["prepare.json", "preprocessor_config.json"])
+    @pytest.mark.parametrize("name", ["report.json", "preprocessor_config.json"])
     @pytest.mark.parametrize("content", ["{", "[]", b"\xff"])
     def test_malformed_json(self, folder, name, content):
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -270,12 +233,12 @@ class TestOpening:
             PreparedData(folder)
 
     def test_missing_and_truncated_files(self, folder):
-        records_file = folder / "records.parquet"
+        records_file = folder / "records" / "part-00000.parquet"
         records_file.write_bytes(records_file.read_bytes()[:1000])
-        with pytest.raises(EcgDataError, match="records.parquet cannot be read"):
+        with pytest.raises(EcgDataError, match="part-00000.parquet cannot be read"):
             PreparedData(folder)
         records_file.unlink()
-        with pytest.raises(EcgDataError, match="records.parquet cannot be read"):
+        with pytest.raises(EcgDataError, match="records holds no Parquet file"):
             PreparedData(folder)
         (folder / "preprocessor_config.json").unlink()
         with pytest.raises(EcgDataError, match="cannot read .*preprocessor_config.json"):
@@ -295,7 +258,7 @@ class TestOpening:
 
 class TestReport:
     def test_says_what_was_done(self, small_prepared):
-        report = json.loads((small_prepared.folder / "prepare.json").read_text())
+        report = json.loads((small_prepared.folder / "report.json").read_text())
         assert report["records"] == 40 and report["refused"] == []
         assert report["questions"] == {"train": 540, "validation": 30, "test": 30}
         types = {"single-choose": 10, "single-query": 10, "single-verify": 10}

@@ -8,16 +8,27 @@ import pytest
 from ecgbyte_hf.data.sources import read_patients
 from ecgbyte_hf.data.splits import (
     hold_out_patients,
+    keep_fraction,
     overlap_report,
     patient_fraction,
+    resplit_rows,
     split_of_fold,
     split_of_patient,
+    without_shared_patients,
 )
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
+SIDES = ("kept", "held_out", "straddling")
+
 
 def row(*ecg_ids):
-    return {"ecg_id": list(ecg_ids)}
+    return list(ecg_ids)
+
+
+def divided(rows, patients, **settings):
+    """The questions on each side."""
+    sides = hold_out_patients(rows, patients, **settings)
+    return [[one for one, where in zip(rows, sides, strict=True) if where == name] for name in SIDES]
 
 
 class TestHoldOut:
@@ -25,33 +36,33 @@ class TestHoldOut:
         draw = random.Random(0)
         patients = {ecg_id: str(draw.randrange(200)) if draw.random() < 0.9 else None for ecg_id in range(1000)}
         rows = [row(*draw.sample(range(1000), draw.choice([1, 1, 2]))) for _ in range(3000)]
-        kept, held_out, straddling = hold_out_patients(rows, patients, fraction=0.3, seed=1)
+        kept, held_out, straddling = divided(rows, patients, fraction=0.3, seed=1)
         ids = sorted(map(id, kept + held_out + straddling))
         assert ids == sorted(map(id, rows))
 
         def people(some):
-            return {patients[i] or f"ecg {i}" for one in some for i in one["ecg_id"]}
+            return {patients[i] or f"ecg {i}" for one in some for i in one}
 
         assert not people(kept) & people(held_out)
         assert len(people(held_out)) / len(people(rows)) == pytest.approx(0.3, abs=0.06)
         for one in straddling:
-            assert len(one["ecg_id"]) == 2
-            alone = [hold_out_patients([row(i)], patients, fraction=0.3, seed=1) for i in one["ecg_id"]]
+            assert len(one) == 2
+            alone = [divided([row(i)], patients, fraction=0.3, seed=1) for i in one]
             assert sorted(len(side) for _, side, _ in alone) == [0, 1]
 
     def test_a_patient_is_where_it_is_whatever_else_there_is(self):
         patients = {number: str(number) for number in range(100)}
-        alone = [i for i in range(100) if hold_out_patients([row(i)], patients, fraction=0.4, seed=2)[1]]
-        together = hold_out_patients([row(i) for i in range(100)], patients, fraction=0.4, seed=2)[1]
-        assert [one["ecg_id"][0] for one in together] == alone
-        other = hold_out_patients([row(i) for i in range(100)], patients, fraction=0.4, seed=3)[1]
+        alone = [i for i in range(100) if divided([row(i)], patients, fraction=0.4, seed=2)[1]]
+        together = divided([row(i) for i in range(100)], patients, fraction=0.4, seed=2)[1]
+        assert [one[0] for one in together] == alone
+        other = divided([row(i) for i in range(100)], patients, fraction=0.4, seed=3)[1]
         assert other != together
 
     def test_an_ecg_without_patient_is_one_of_its_own(self):
         rows = [row(i) for i in range(200)]
-        _, held_out, _ = hold_out_patients(rows, dict.fromkeys(range(200)), fraction=0.5, seed=0)
+        _, held_out, _ = divided(rows, dict.fromkeys(range(200)), fraction=0.5, seed=0)
         assert 60 < len(held_out) < 140
-        assert hold_out_patients(rows, {}, fraction=0.5, seed=0)[1] == held_out
+        assert divided(rows, {}, fraction=0.5, seed=0)[1] == held_out
 
     def test_known_value(self):
         # sha256("0:15709"), first 8 bytes, over 2**64: the division must not change with the version.
@@ -140,3 +151,64 @@ class TestSplitOfFold:
     def test_no_such_fold(self, fold):
         with pytest.raises(EcgDataError, match="expected 1 to 10"):
             split_of_fold(fold)
+
+
+class TestFraction:
+    PATIENTS = {number: str(number // 3) for number in range(3000)}
+
+    def test_all_questions_of_a_patient_or_none(self):
+        rows = [row(number) for number in range(3000)] * 2
+        kept = keep_fraction(rows, self.PATIENTS, fraction=0.25, seed=0)
+        assert kept[:3000] == kept[3000:]
+        by_patient = [set(kept[first : first + 3]) for first in range(0, 3000, 3)]
+        assert all(len(decisions) == 1 for decisions in by_patient)
+        assert sum(decisions == {True} for decisions in by_patient) / 1000 == pytest.approx(0.25, abs=0.04)
+
+    def test_a_comparison_needs_both(self):
+        alone = keep_fraction([row(0), row(3)], self.PATIENTS, fraction=0.5, seed=1)
+        assert keep_fraction([row(0, 3), row(3, 0)], self.PATIENTS, fraction=0.5, seed=1) == [all(alone)] * 2
+
+    def test_more_contains_less(self):
+        rows = [row(number) for number in range(3000)]
+        quarter, half, whole = (keep_fraction(rows, self.PATIENTS, fraction=f, seed=2) for f in (0.25, 0.5, 1.0))
+        assert all(half[index] for index, kept in enumerate(quarter) if kept) and all(whole)
+
+    def test_is_no_part_of_the_split(self):
+        """Of the training patients, whose number for the split is small, a quarter too, and not all."""
+        train = [n for n in range(3000) if split_of_patient(self.PATIENTS[n]) == "train"]
+        kept = keep_fraction([row(n) for n in train], self.PATIENTS, fraction=0.25, seed=0)
+        assert sum(kept) / len(kept) == pytest.approx(0.25, abs=0.05)
+
+    @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.1, float("nan")])
+    def test_a_share_that_is_none(self, fraction):
+        with pytest.raises(EcgDataError, match="share"):
+            keep_fraction([], {}, fraction=fraction, seed=0)
+
+
+class TestSharedPatients:
+    def test_training_gives_way(self):
+        patients = {1: "a", 2: "b", 3: "a", 4: None, 5: "c", 6: "c"}
+        splits = {
+            "train": [row(1), row(2), row(2, 1), row(4), row(5)],
+            "validation": [row(6), row(3)],
+            "test": [row(3), row(4, 3)],
+        }
+        keep = without_shared_patients(splits, patients)
+        assert keep == {"train": [False, True, False, False, False], "validation": [True, False], "test": [True] * 2}
+        left = {name: [ids for ids, stays in zip(splits[name], keep[name], strict=True) if stays] for name in splits}
+        for pair, shared in overlap_report(left, patients).items():
+            if pair != "unknown_patients":
+                assert shared == {"ecgs": [], "patients": []}
+
+    def test_what_a_dropped_question_would_have_taken_is_free(self):
+        """The second patient of a comparison that validation loses stays in training."""
+        patients = {1: "a", 2: "b"}
+        keep = without_shared_patients({"test": [row(1)], "validation": [row(1, 2)], "train": [row(2)]}, patients)
+        assert keep == {"test": [True], "validation": [False], "train": [True]}
+
+
+def test_resplit_of_the_paper():
+    names = resplit_rows(1000, 3)
+    assert [names.count(name) for name in ("train", "validation", "test")] == [700, 120, 180]
+    assert names == resplit_rows(1000, 3) != resplit_rows(1000, 4)
+    assert resplit_rows(0, 0) == []

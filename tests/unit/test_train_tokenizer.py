@@ -12,8 +12,8 @@ import pytest
 
 import rust_bpe
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.calibration import percentile_calibration
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.sampling import percentile_calibration
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
 from ecgbyte_hf.training.train_tokenizer import tokenizer_report, train_tokenizer
@@ -33,7 +33,7 @@ class TestTraining:
         report = train_tokenizer(opened, tmp_path, num_merges=60)
         assert opened.records.groups_read == 3 + 3 + 2  # calibration, training, and 2 of 3 hold the 4 others
         train_ids = opened.train_ecg_ids()
-        calibration = percentile_calibration(opened.signal(ecg_id) for ecg_id in train_ids)
+        calibration = percentile_calibration((ecg_id, opened.signal(ecg_id)) for ecg_id in train_ids)
         symbols = [
             rust_bpe.quantize(opened.signal(n), calibration.low, calibration.high).reshape(-1) for n in train_ids
         ]
@@ -143,7 +143,7 @@ class TestCommand:
 
     def test_a_damaged_file_is_one_line(self, small_prepared, tmp_path, capsys):
         folder = shutil.copytree(small_prepared.folder, tmp_path / "copy")
-        path = folder / "records.parquet"
+        path = folder / "records" / "part-00000.parquet"
         content = bytearray(path.read_bytes())
         place = pq.ParquetFile(path).metadata.row_group(1).column(4).data_page_offset
         content[place : place + 400] = b"\xff" * 400
@@ -151,7 +151,7 @@ class TestCommand:
         command = ("train-tokenizer", "--data", folder, "--num-merges", 60, "--output", tmp_path / "out")
         assert cli.main([str(part) for part in command]) == 1
         error = capsys.readouterr().err
-        assert "ecgbyte train-tokenizer: " in error and "records.parquet cannot be read" in error
+        assert "ecgbyte train-tokenizer: " in error and "part-00000.parquet cannot be read" in error
         assert "Traceback" not in error and not (tmp_path / "out").exists()
 
     SCRIPT = """

@@ -96,7 +96,7 @@ def make_corpus(name: str, signals: list[np.ndarray], held_out: int, folder: Pat
         ValueError: there are too few records.
     """
     import rust_bpe
-    from ecgbyte_hf.data.sampling import percentile_calibration
+    from ecgbyte_hf.data.calibration import percentile_calibration
 
     if len(signals) < 2 * held_out:
         raise ValueError(
@@ -106,7 +106,7 @@ def make_corpus(name: str, signals: list[np.ndarray], held_out: int, folder: Pat
     kept_back = set(np.linspace(0, len(signals) - 1, held_out).astype(int).tolist())
     train = [signal for index, signal in enumerate(signals) if index not in kept_back]
     test = [signals[index] for index in sorted(kept_back)]
-    calibration = percentile_calibration(train)
+    calibration = percentile_calibration(enumerate(train))
     low, high = calibration.bounds(train[0])
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,10 +187,10 @@ class FreshRecords:
     @staticmethod
     def make_pool(num_members: int, seed: int, path: Path) -> dict[str, Any]:
         """Simulate a pool and store it; returns what `load` takes."""
-        from ecgbyte_hf.data.sampling import percentile_calibration
+        from ecgbyte_hf.data.calibration import percentile_calibration
 
         signals = simulated_signals(num_members, seed)
-        low, high = percentile_calibration(signals).bounds(signals[0])
+        low, high = percentile_calibration(enumerate(signals)).bounds(signals[0])
         np.save(path, np.stack(signals))
         return {"path": str(path), "low": low, "high": high, "seed": seed}
 
