@@ -59,30 +59,49 @@ def load_dataset(
     """
     if name not in BUILDERS:
         raise EcgDataError(f"unknown data set {name!r}; known: {', '.join(sorted(BUILDERS))}")
-    module, class_name = BUILDERS[name]
-    builder_class = getattr(import_module(module), class_name)
-    configs = list(builder_class.builder_configs)
-    if config is None and builder_class.DEFAULT_CONFIG_NAME is None or config is not None and config not in configs:
-        raise EcgDataError(f"{name} has no configuration {config!r}; choose one of {', '.join(configs)}")
-    known = {field.name for field in fields(builder_class.BUILDER_CONFIG_CLASS)} - _NOT_OPTIONS
-    if unknown := sorted(set(config_kwargs) - known):
-        raise EcgDataError(f"{name} has no option {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}")
-    if data_dir is not None:
-        data_dir = str(data_dir)
-        if hasattr(builder_class.BUILDER_CONFIG_CLASS, "source_files") and not streaming:
-            from ecgbyte_hf.data.questions import files_fingerprint
-
-            settings = builder_class.BUILDER_CONFIG_CLASS(name=config, data_dir=data_dir, **config_kwargs)
-            # Part of the cache's name: `datasets` would go on giving the old rows of a changed file.
-            config_kwargs["fingerprint"] = files_fingerprint(settings.source_files())
-    builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache_dir, **config_kwargs)
+    builder = _builder(name, config, data_dir, cache_dir, config_kwargs, cached=not streaming)
     with _own_errors():
         if streaming:
             return _one_split(name, builder.as_streaming_dataset(), split)
         builder.download_and_prepare(num_proc=num_proc)
-        if split in (None, *builder.info.splits) or "[" in split or "+" in split:
-            return builder.as_dataset(split=split)
-        return _one_split(name, builder.as_dataset(), split)
+        return _built(name, builder, split)
+
+
+def _builder(
+    name: str, config: str | None, data_dir: Any, cache_dir: str | None, options: dict[str, Any], *, cached: bool
+) -> Any:
+    module, class_name = BUILDERS[name]
+    builder_class = getattr(import_module(module), class_name)
+    config_class, configs = builder_class.BUILDER_CONFIG_CLASS, list(builder_class.builder_configs)
+    if config is None and builder_class.DEFAULT_CONFIG_NAME is None or config is not None and config not in configs:
+        raise EcgDataError(f"{name} has no configuration {config!r}; choose one of {', '.join(configs)}")
+    known = {field.name for field in fields(config_class)} - _NOT_OPTIONS
+    if unknown := sorted(set(options) - known):
+        raise EcgDataError(f"{name} has no option {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}")
+    if data_dir is not None:
+        data_dir = str(data_dir)
+        if cached and hasattr(config_class, "source_files"):
+            from ecgbyte_hf.data.questions import files_fingerprint
+
+            files = config_class(name=config, data_dir=data_dir, **options).source_files()
+            # Part of the cache's name: `datasets` would go on giving the old rows of a changed file.
+            options = {**options, "fingerprint": files_fingerprint(files)}
+    return builder_class(config_name=config, data_dir=data_dir, cache_dir=cache_dir, **options)
+
+
+def _built(name: str, builder: Any, split: str | None) -> Any:
+    """All splits that have rows, or one, or what a slice such as "train[:100]" names."""
+    import datasets
+
+    # `datasets` refuses a split without rows, such as one whose questions are all of other types.
+    filled = {part: part for part, info in builder.info.splits.items() if info.num_examples}
+    if not filled:
+        raise EcgDataError(f"{name} has no rows for these options in {builder.config.data_dir}")
+    if split is None:
+        return datasets.DatasetDict({part: builder.as_dataset(split=part) for part in filled})
+    if split.isidentifier() and split != "all":
+        split = _one_split(name, filled, split)
+    return builder.as_dataset(split=split)
 
 
 def _one_split(name: str, splits: Any, split: str | None) -> Any:

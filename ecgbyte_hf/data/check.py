@@ -39,7 +39,8 @@ class Finding:
         return not self.problem and (self.found >= self.expected if self.expected is not None else self.found > 0)
 
     def __str__(self) -> str:
-        state = "ok" if self.complete else "MISSING" if self.found == 0 and self.needed else "incomplete"
+        absent = "MISSING" if self.needed else "absent"
+        state = "ok" if self.complete else "incomplete" if self.found else absent
         count = f"{self.found}" if self.expected is None else f"{self.found} of {self.expected}"
         return f"{state:<10} {self.part}: {count}" + (f" ({self.problem})" if self.problem else "")
 
@@ -87,12 +88,15 @@ def _check_ptb_xl(root: Path, metadata: Sequence[str] = ()) -> list[Finding]:
     except EcgError as error:
         return [Finding("ptbxl_database.csv", 0, None, True, str(error))]
     findings = [Finding(table.name, len(records), None, True)]
+    folders = (("records500", "filename_hr"), ("records100", "filename_lr"))
+    some = any((root / folder).is_dir() for folder, _ in folders)  # One of the two rates is enough.
     if table.name == "ptbxl_database.csv":
         findings.append(Finding("scp_statements.csv", 1, 1, True))  # Without it the records could not be read.
         reports = sum(record["report"] is not None for record in records)
         findings.append(Finding("reports", reports, len(records), False))
-    for folder, column in (("records500", "filename_hr"), ("records100", "filename_lr")):
-        findings.append(_count_records(root, folder, [record[column] for record in records]))
+    for folder, column in folders:
+        needed = not some or (root / folder).is_dir()
+        findings.append(_count_records(root, folder, [record[column] for record in records], needed))
     return findings
 
 
@@ -129,7 +133,7 @@ def _check_ecg_chat(root: Path, file: str = EcgChatConfig.file) -> list[Finding]
     return [Finding(file, int((root / file).is_file()), 1, True)]
 
 
-def _count_records(root: Path, part: str, paths: Sequence[str]) -> Finding:
+def _count_records(root: Path, part: str, paths: Sequence[str], needed: bool = True) -> Finding:
     """How many records have both of their files."""
     found = sum(all(os.path.isfile(f"{root}/{path}{ending}") for ending in (".hea", ".dat")) for path in paths)
-    return Finding(part, found, len(paths), True, "" if found == len(paths) else "files of the table")
+    return Finding(part, found, len(paths), needed, "" if found == len(paths) else "files of the table")

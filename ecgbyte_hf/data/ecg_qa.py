@@ -71,6 +71,7 @@ class EcgQaConfig(EcgBuilderConfig):
         """
         if self.question_types is None:
             return QUESTION_TYPES
+        kept: tuple[str, ...]
         if isinstance(self.question_types, str):
             kept = PAPER_QUESTION_TYPES if self.question_types == "paper" else (self.question_types,)
         else:

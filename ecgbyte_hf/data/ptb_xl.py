@@ -301,7 +301,7 @@ def aggregate(codes: Sequence[str], statements: Mapping[str, Mapping[str, str]])
     """
     known = [(code, statements[code]) for code in codes if code in statements]
     diagnostic = [line for _, line in known if _is_set(line["diagnostic"])]
-    found = {
+    found: dict[str, set[str]] = {
         "superclass": {line["diagnostic_class"] for line in diagnostic},
         "subclass": {line["diagnostic_subclass"] for line in diagnostic},
         "form": {code for code, line in known if _is_set(line["form"])},
