@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # A new data set is one file with a builder, one test and one line here.
 BUILDERS = {
+    "ecg_chat": ("ecgbyte_hf.data.ecg_chat", "EcgChat"),
     "ecg_qa": ("ecgbyte_hf.data.ecg_qa", "EcgQa"),
+    "mimic_iv_ecg": ("ecgbyte_hf.data.mimic_iv_ecg", "MimicIvEcg"),
+    "ptb_xl": ("ecgbyte_hf.data.ptb_xl", "PtbXl"),
     "synthetic": ("ecgbyte_hf.data.synthetic", "Synthetic"),
 }
+
+_NOT_OPTIONS = {"name", "version", "data_dir", "data_files", "description", "fingerprint"}
 
 
 def load_dataset(
@@ -31,7 +37,7 @@ def load_dataset(
     """Load one of the paper's data sets from the files you downloaded.
 
     Args:
-        name: `"ecg_qa"` or `"synthetic"`.
+        name: `"ptb_xl"`, `"mimic_iv_ecg"`, `"ecg_qa"`, `"ecg_chat"` or `"synthetic"`; `data/README.md` describes them.
         config: Configuration of the builder, such as `"ptbxl-paraphrased"`.
         split: One split; all of them by default.
         data_dir: The folder with the downloaded files.
@@ -53,21 +59,57 @@ def load_dataset(
     """
     if name not in BUILDERS:
         raise EcgDataError(f"unknown data set {name!r}; known: {', '.join(sorted(BUILDERS))}")
-    module, class_name = BUILDERS[name]
-    builder_class = getattr(import_module(module), class_name)
-    configs = list(builder_class.builder_configs)
-    if config is None and builder_class.DEFAULT_CONFIG_NAME is None or config is not None and config not in configs:
-        raise EcgDataError(f"{name} has no configuration {config!r}; choose one of {', '.join(configs)}")
-    if data_dir is not None:
-        data_dir = str(data_dir)
-        # Part of the cache's name: `datasets` would go on giving the old rows of a changed file.
-        config_kwargs["fingerprint"] = builder_class.fingerprint(data_dir)
-    builder = builder_class(config_name=config, data_dir=data_dir, cache_dir=cache_dir, **config_kwargs)
+    builder = _builder(name, config, data_dir, cache_dir, config_kwargs, cached=not streaming)
     with _own_errors():
         if streaming:
-            return builder.as_streaming_dataset(split=split)
+            return _one_split(name, builder.as_streaming_dataset(), split)
         builder.download_and_prepare(num_proc=num_proc)
+        return _built(name, builder, split)
+
+
+def _builder(
+    name: str, config: str | None, data_dir: Any, cache_dir: str | None, options: dict[str, Any], *, cached: bool
+) -> Any:
+    module, class_name = BUILDERS[name]
+    builder_class = getattr(import_module(module), class_name)
+    config_class, configs = builder_class.BUILDER_CONFIG_CLASS, list(builder_class.builder_configs)
+    if config is None and builder_class.DEFAULT_CONFIG_NAME is None or config is not None and config not in configs:
+        raise EcgDataError(f"{name} has no configuration {config!r}; choose one of {', '.join(configs)}")
+    known = {field.name for field in fields(config_class)} - _NOT_OPTIONS
+    if unknown := sorted(set(options) - known):
+        raise EcgDataError(f"{name} has no option {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}")
+    if data_dir is not None:
+        data_dir = str(data_dir)
+        if cached and hasattr(config_class, "source_files"):
+            from ecgbyte_hf.data.questions import files_fingerprint
+
+            files = config_class(name=config, data_dir=data_dir, **options).source_files()
+            # Part of the cache's name: `datasets` would go on giving the old rows of a changed file.
+            options = {**options, "fingerprint": files_fingerprint(files)}
+    return builder_class(config_name=config, data_dir=data_dir, cache_dir=cache_dir, **options)
+
+
+def _built(name: str, builder: Any, split: str | None) -> Any:
+    """All splits that have rows, or one, or what a slice such as "train[:100]" names."""
+    import datasets
+
+    # `datasets` refuses a split without rows, such as one whose questions are all of other types.
+    filled = {part: part for part, info in builder.info.splits.items() if info.num_examples}
+    if not filled:
+        raise EcgDataError(f"{name} has no rows for these options in {builder.config.data_dir}")
+    if split is None:
+        return datasets.DatasetDict({part: builder.as_dataset(split=part) for part in filled})
+    if split.isidentifier() and split != "all":
+        split = _one_split(name, filled, split)
     return builder.as_dataset(split=split)
+
+
+def _one_split(name: str, splits: Any, split: str | None) -> Any:
+    if split is None:
+        return splits
+    if split not in splits:
+        raise EcgDataError(f"{name} has no rows in the split {split!r} here; it has {', '.join(splits)}")
+    return splits[split]
 
 
 @contextmanager
@@ -76,9 +118,9 @@ def _own_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, EcgError):
-            cause = cause.__cause__
+        from ecgbyte_hf.data.builder import own_error
+
+        cause = own_error(error)
         if cause is None:
             raise
         raise cause from None

@@ -26,6 +26,61 @@ QUESTION_FEATURES = Features(
     }
 )
 
+#: What the ECG-Byte paper asks about a record whose answer is its report.
+REPORT_QUESTION = "Could you please help me explain my ECG?"
+#: Template ids of rows that have no template, far from ECG-QA's 1..70 and from the simulator's 1001..1205.
+REPORT_TEMPLATES = {"ptb_xl": 2001, "mimic_iv_ecg": 2002}
+CONVERSATION_TEMPLATE = 2003
+
+
+def report_question(data_set: str, ecg_id: int, report: str, path: str) -> dict[str, Any]:
+    """The row that asks for a record's report.
+
+    Args:
+        data_set: `"ptb_xl"` or `"mimic_iv_ecg"`; decides the template's id.
+        ecg_id: The record; the sample's id too, since there is one question about each.
+        report: The answer.
+        path: The record's file below the data set's folder, without extension.
+
+    Example:
+        >>> row = report_question("ptb_xl", 1, "sinus rhythm", "records500/00000/00001_hr")
+        >>> row["question_type"], row["answer"], row["ecg_id"], row["template_id"]
+        ('report', ['sinus rhythm'], [1], 2001)
+    """
+    return {
+        "sample_id": ecg_id,
+        "template_id": REPORT_TEMPLATES[data_set],
+        "question_id": REPORT_TEMPLATES[data_set],
+        "question_type": "report",
+        "attribute_type": "report",
+        "question": REPORT_QUESTION,
+        "answer": [report],
+        "ecg_id": [ecg_id],
+        "attribute": None,
+        "ecg_path": [path],
+    }
+
+
+def add_text_columns(rows: Any) -> Any:
+    """Question rows with `answer_text` and `ecg_id_text`: the lists as plain text, for people who look at them.
+
+    The Hub's viewer searches and counts columns of text; of lists it counts the lengths. The rows keep their lists,
+    which are what scoring reads.
+
+    Args:
+        rows: A `Dataset`, a `DatasetDict`, or one of those that stream.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> add_text_columns(Dataset.from_list([{"answer": ["i", "v2"], "ecg_id": [4, 9]}]))[0]["answer_text"]
+        'i, v2'
+    """
+    return rows.map(_text_columns)
+
+
+def _text_columns(row: dict[str, Any]) -> dict[str, str]:
+    return {"answer_text": ", ".join(row["answer"]), "ecg_id_text": ", ".join(str(one) for one in row["ecg_id"])}
+
 
 def files_fingerprint(files: Iterable[Path]) -> str:
     """A short hash of names, sizes and times: a changed file changes it, so a stale cache is not read."""

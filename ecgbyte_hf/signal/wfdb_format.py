@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +83,49 @@ def read(path: Path, leads: Sequence[str] | None = None) -> EcgRecord:
         lead_names=tuple(names[index] for index in wanted),
         name=path.stem,
         source=source,
+    )
+
+
+@dataclass(frozen=True)
+class StoredSignal:
+    """A recording's own whole numbers: the voltage in mV is `(samples - baseline) / gain`, lead by lead.
+
+    Attributes:
+        samples: (leads, samples) integers, unchanged; -32768 in format 16 means that there is no value (NaN).
+        gains: Of each lead, per mV.
+        baselines: Of each lead: the number that stands for 0 mV.
+        sampling_rate: Hz.
+        lead_names: As the file has them, in its order.
+    """
+
+    samples: np.ndarray
+    gains: tuple[float, ...]
+    baselines: tuple[int, ...]
+    sampling_rate: float
+    lead_names: tuple[str, ...]
+
+
+def read_stored(path: Path) -> StoredSignal:
+    """Read a recording's stored integers, after the same checks as `read`.
+
+    Raises:
+        EcgFileError, SamplingRateError, UnitError: as for `read`; also for leads that are shifted in time (a skew).
+    """
+    path = _header_path(path)
+    record_line, channels = _parse_header(path)
+    names = [channel["name"] or f"signal {index}" for index, channel in enumerate(channels)]
+    sampling_rate = _sampling_rate(path, record_line, channels)
+    millivolts = [_millivolts(path, name, channel) for name, channel in zip(names, channels, strict=True)]
+    _check_signal_files(path, record_line, channels)
+    record = _read_record(path, names)
+    if any(record.skew):
+        raise EcgFileError(f"{path}: its leads are shifted in time, expected none; use `read_ecg`, which aligns them.")
+    return StoredSignal(
+        samples=np.stack(record.e_d_signal),
+        gains=tuple(float(gain) / factor for gain, factor in zip(record.adc_gain, millivolts, strict=True)),
+        baselines=tuple(int(baseline) for baseline in record.baseline),
+        sampling_rate=sampling_rate,
+        lead_names=tuple(names),
     )
 
 
@@ -205,31 +251,44 @@ def _signal_path(header_path: Path, name: str) -> Path:
 
 def _read_samples(path: Path, names: list[str]) -> list[np.ndarray]:
     """Return each channel in its unit, with NaN for invalid samples, checked against the header's sum."""
-    import wfdb
-
-    # Resolved, because `wfdb` takes "link/.." for the folder itself; the header's own name may be a link.
-    record_name = str(path.parent.resolve() / path.stem)
-    if "::" in record_name:
-        raise EcgFileError(f"{path}: got a path with '::', which `wfdb` takes for a chain of URLs. Rename the folder.")
-    # On damaged content anything may fail in `wfdb` (ValueError, TypeError, IndexError, a bare Exception were seen).
-    try:
-        record = wfdb.rdrecord(record_name, physical=False, smooth_frames=False, ignore_skew=True)
-        channels = record.dac(expanded=True)
-    except Exception as error:
-        # Without the error's own text, which may quote the recording's date.
-        raise EcgFileError(
-            f"{path}: `wfdb` cannot read it ({type(error).__name__}): the header, its time and date included, or a "
-            "signal file is damaged. Download them again."
-        ) from error
-    for name, got, stated in zip(names, record.calc_checksum(expanded=True), record.checksum, strict=True):
-        if stated is not None and got != stated % 65536:
-            raise EcgFileError(
-                f"{path}: channel {name!r} adds up to {got}, expected {stated % 65536} as the header says: the signal "
-                "file is corrupt, or belongs to another header. Download it again."
-            )
+    record = _read_record(path, names)
+    with _damage_as_our_error(path):
+        channels: list[np.ndarray] = record.dac(expanded=True)
     # The skew is undone here: `wfdb` fails where two differ, and allocates as much as the header says.
     for channel, skew, per_frame in zip(channels, record.skew, record.samps_per_frame, strict=True):
         kept = max(len(channel) - (skew or 0) * per_frame, 0)
         channel[:kept] = channel[len(channel) - kept :]
         channel[kept:] = np.nan
     return channels
+
+
+def _read_record(path: Path, names: list[str]) -> Any:
+    """Return what `wfdb` reads, stored numbers in `e_d_signal`, checked against the header's sum."""
+    import wfdb
+
+    # Resolved, because `wfdb` takes "link/.." for the folder itself; the header's own name may be a link.
+    record_name = str(path.parent.resolve() / path.stem)
+    if "::" in record_name:
+        raise EcgFileError(f"{path}: got a path with '::', which `wfdb` takes for a chain of URLs. Rename the folder.")
+    with _damage_as_our_error(path):
+        record = wfdb.rdrecord(record_name, physical=False, smooth_frames=False, ignore_skew=True)
+    for name, got, stated in zip(names, record.calc_checksum(expanded=True), record.checksum, strict=True):
+        if stated is not None and got != stated % 65536:
+            raise EcgFileError(
+                f"{path}: channel {name!r} adds up to {got}, expected {stated % 65536} as the header says: the signal "
+                "file is corrupt, or belongs to another header. Download it again."
+            )
+    return record
+
+
+@contextmanager
+def _damage_as_our_error(path: Path) -> Iterator[None]:
+    """Turn what `wfdb` raises on damaged content: ValueError, TypeError, IndexError, a bare Exception were seen."""
+    try:
+        yield
+    except Exception as error:
+        # Without the error's own text, which may quote the recording's date.
+        raise EcgFileError(
+            f"{path}: `wfdb` cannot read it ({type(error).__name__}): the header, its time and date included, or a "
+            "signal file is damaged. Download them again."
+        ) from error

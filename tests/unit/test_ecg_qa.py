@@ -6,8 +6,17 @@ import shutil
 import pytest
 
 import ecgbyte_hf
-from ecgbyte_hf.data.ecg_qa import ptb_xl_path, read_question_file, read_template_options
-from ecgbyte_hf.data.questions import QUESTION_FEATURES
+from ecgbyte_hf.data.ecg_qa import (
+    PAPER_QUESTION_TYPES,
+    QUESTION_TYPES,
+    mapped_path,
+    ptb_xl_path,
+    read_ecg_ids,
+    read_question_file,
+    read_template_options,
+)
+from ecgbyte_hf.data.mimic_iv_ecg import read_record_paths
+from ecgbyte_hf.data.questions import QUESTION_FEATURES, add_text_columns
 from ecgbyte_hf.data.sources import HELD_OUT_SPLIT, prepare_ecg_qa, read_patients
 from ecgbyte_hf.data.splits import hold_out_patients, overlap_report
 from ecgbyte_hf.evaluation import scoring
@@ -77,9 +86,28 @@ class TestRealFiles:
         assert all(row["ecg_path"] == [ptb_xl_path(row["ecg_id"][0])] for row in rows)
         assert set(rows[0]) == set(QUESTION_FEATURES)
 
-    def test_mimic_schema(self, test_data):
+    def test_mimic_schema_and_comparisons(self, test_data):
         path = next((test_data / "ecg_qa/schema_only_no_signals").rglob("*.json"))
-        assert len(read_question_file(path)) > 0
+        rows = read_question_file(path)
+        assert len(rows) == 25 and {row["question_type"] for row in rows} == {"comparison_irrelevant-query"}
+        assert rows[0]["ecg_id"] == [43402541, 41006988] and rows[0]["answer"] == ["none"]
+
+    def test_question_types_of_the_paper(self, test_data):
+        options = {"data_dir": test_data / "ecg_qa/ecgqa", "question_types": "paper"}
+        data = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", **options)
+        # The other 100, and with them all of validation and test, compare two ECGs.
+        assert {split: len(rows) for split, rows in data.items()} == {"train": 295}
+        assert set(data["train"]["question_type"]) == {"single-verify"}
+        options["question_types"] = ["comparison_irrelevant-query"]
+        data = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", **options)
+        assert sum(len(rows) for rows in data.values()) == 100
+        assert {len(row["ecg_id"]) for rows in data.values() for row in rows} == {2}
+
+    def test_lists_of_ecgs(self, test_data):
+        folder = test_data / "ecg_qa/ecgqa/ptbxl"
+        ecgs = {name: read_ecg_ids(folder / f"{name}_ecgs.tsv") for name in ("train", "valid", "test")}
+        assert {name: len(ids) for name, ids in ecgs.items()} == {"train": 11566, "valid": 1274, "test": 3214}
+        assert not ecgs["train"] & ecgs["test"] and {1, 4, 9} < ecgs["test"]
 
     def test_there_is_one_reader_of_template_options(self, test_data):
         assert scoring.read_template_options is read_template_options
@@ -118,6 +146,10 @@ class TestFiles:
             ([{**ITEM, "ecg_id": ["5"]}], "ecg_id is"),
             ([{**ITEM, "ecg_id": []}], "no ECG"),
             ([{**ITEM, "ecg_id": [5, 6], "ecg_path": "a"}], "2 ECGs and 1 paths"),
+            (
+                [{**ITEM, "question_type": "single"}],
+                "question_type is 'single'; ECG-QA's are single-verify, single-ch",
+            ),
         ],
     )
     def test_malformed_files_are_typed_errors_that_name_the_file(self, tmp_path, content, message):
@@ -135,6 +167,16 @@ class TestFiles:
             read_question_file(tmp_path / "absent.json")
 
     @pytest.mark.parametrize("num_proc", [None, 2])
+    def test_an_error_in_one_of_several_processes(self, tmp_path, num_proc):
+        for number in range(4):
+            items = [{**ITEM, "answer": "yes"} if number == 2 else ITEM]
+            path = tmp_path / "ptbxl/template/train" / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(items))
+        with pytest.raises(EcgDataError, match=r"2.json: item 0: answer is 'yes'"):
+            ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", data_dir=tmp_path, num_proc=num_proc)
+
+    @pytest.mark.parametrize("num_proc", [None, 2])
     def test_the_builder_raises_our_error_and_not_that_of_datasets(self, tmp_path, num_proc):
         write(tmp_path, [{**ITEM, "answer": "yes"}])
         with pytest.raises(EcgDataError, match="answer is 'yes'"):
@@ -148,6 +190,34 @@ class TestFiles:
         for config in (None, "ptbxl", "ptb-template"):
             with pytest.raises(EcgDataError, match="ptbxl-template, ptbxl-paraphrased, mimic-iv-ecg-template"):
                 ecgbyte_hf.load_dataset("ecg_qa", config, data_dir=tmp_path)
+
+
+class TestQuestionTypes:
+    def test_each_is_kept_when_named(self, tmp_path):
+        write(tmp_path, [{**ITEM, "sample_id": i, "question_type": kind} for i, kind in enumerate(QUESTION_TYPES)])
+        for kinds, kept in (
+            (None, range(7)),
+            ("paper", range(3)),
+            (PAPER_QUESTION_TYPES, range(3)),
+            ("comparison_consecutive-query", [4]),
+            (["single-query", "comparison_irrelevant-verify"], [2, 5]),
+        ):
+            options = {"data_dir": tmp_path, "question_types": kinds}
+            rows = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", split="train", **options)
+            assert rows["sample_id"][:] == list(kept)
+            streamed = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", split="train", streaming=True, **options)
+            assert [row["sample_id"] for row in streamed] == list(kept)
+
+    @pytest.mark.parametrize("kinds", [["single-verify", "double"], "double", []])
+    def test_unknown_types_name_the_known(self, tmp_path, kinds):
+        write(tmp_path, [ITEM])
+        with pytest.raises(EcgDataError, match="known: single-verify, .*comparison_irrelevant-query, or 'paper'"):
+            ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", data_dir=tmp_path, question_types=kinds)
+
+    def test_no_question_of_a_type(self, tmp_path):
+        write(tmp_path, [ITEM])
+        with pytest.raises(EcgDataError, match="no rows for these options"):
+            ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", data_dir=tmp_path, question_types="single-query")
 
 
 class TestCache:
@@ -210,3 +280,24 @@ class TestPrepare:
 def test_ptb_xl_path():
     assert ptb_xl_path(1) == "records500/00000/00001_hr"
     assert ptb_xl_path(21837) == "records500/21000/21837_hr"
+
+
+def test_mapped_path(test_data):
+    paths = read_record_paths(test_data / "mimic_iv_ecg/record_list.csv")
+    assert mapped_path("ptbxl", 12662) == ptb_xl_path(12662)
+    assert mapped_path("mimic-iv-ecg", 44326091, paths) == "files/p1000/p10001884/s44326091/44326091"
+    with pytest.raises(EcgDataError, match="study 7 is not in MIMIC-IV-ECG's record list"):
+        mapped_path("mimic-iv-ecg", 7, paths)
+    with pytest.raises(EcgDataError, match="study 44326091 is not in"):
+        mapped_path("mimic-iv-ecg", 44326091)
+    with pytest.raises(EcgDataError, match="got the source 'mimic', expected one of ptbxl, mimic-iv-ecg"):
+        mapped_path("mimic", 1)
+
+
+def test_columns_of_text_for_the_viewer(tmp_path):
+    write(tmp_path, [{**ITEM, "answer": ["i", "v2"], "ecg_id": [5, 6]}, ITEM])
+    for streaming in (False, True):
+        data = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", data_dir=tmp_path, streaming=streaming)
+        rows = list(add_text_columns(data)["train"])
+        assert [(row["answer_text"], row["ecg_id_text"]) for row in rows] == [("i, v2", "5, 6"), ("yes", "5")]
+        assert [row["answer"] for row in rows] == [["i", "v2"], ["yes"]]
