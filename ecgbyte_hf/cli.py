@@ -222,6 +222,9 @@ def _add_prepare(add: Adder) -> None:
         help="share of the training patients whose questions become the split train_patient_disjoint (default: none)",
     )
     questions.add_argument("--seed", type=int, default=0, help="of the simulator, and of every draw of patients")
+    questions.add_argument(
+        "--questions", choices=("reports", "labels"), default="reports", help="about PTB-XL (default: reports)"
+    )
     cleaning = command.add_argument_group("records")
     cleaning.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
     cleaning.add_argument("--rate", type=int, choices=(500, 100), default=500, help="PTB-XL's files (default: 500)")
@@ -287,6 +290,22 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_files(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.check import check_data_set, check_lines
+
+    if options.source == "synthetic" or not options.data_dir:
+        _say(f"ecgbyte prepare {options.source} --check: needs --data-dir, of files to check", stream=sys.stderr)
+        return 2
+    more: dict[str, Any] = {}
+    if options.metadata and options.source in ("ptb_xl", "mimic_iv_ecg"):
+        tables = [str(Path(path).resolve()) for path in options.metadata]
+        more = {"metadata": tables} if options.source == "ptb_xl" else {"record_list": tables[0]}
+    lines, is_complete = check_lines(check_data_set(options.source, options.data_dir, **more))
+    for line in lines:
+        _say(line)
+    return 0 if is_complete else 1
+
+
 def _prepared(options: argparse.Namespace) -> Any:
     from ecgbyte_hf.data import sources
 
@@ -312,7 +331,8 @@ def _prepared(options: argparse.Namespace) -> Any:
         more = {"signals_dir": options.signals_dir, "config": options.dataset_config, "metadata": options.metadata}
         return sources.prepare_ecg_qa(options.output, **shared, **more)
     if options.source == "ptb_xl":
-        return sources.prepare_ptb_xl(options.output, sampling_rate=options.rate, metadata=options.metadata, **shared)
+        more = {"sampling_rate": options.rate, "questions": options.questions, "metadata": options.metadata}
+        return sources.prepare_ptb_xl(options.output, **shared, **more)
     shared["record_list"] = options.metadata[0] if options.metadata else None
     shared["ecg_qa_dir"] = options.ecg_qa_dir
     if options.source == "mimic_iv_ecg":

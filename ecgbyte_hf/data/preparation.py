@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prepared import REPORT_FILE, PreparedData
-from ecgbyte_hf.data.questions import QUESTION_FEATURES, ecg_ids_of, rows_hash, rows_of
+from ecgbyte_hf.data.questions import ecg_ids_of, question_table, rows_hash, rows_of
 from ecgbyte_hf.data.record_file import RecordWriter
 from ecgbyte_hf.data.splits import overlap_report
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
@@ -185,6 +185,9 @@ def prepare(
         EcgDataError: no record at all could be used, one comes twice, the folder holds another job's work, or the
             duration is not positive.
     """
+    num_proc = options.get("num_proc", 1)
+    if num_proc < 1:
+        raise EcgDataError(f"got {num_proc} processes, expected at least 1")
     job = PrepareJob.plan(
         sources,
         questions,
@@ -200,7 +203,7 @@ def prepare(
     if not job.is_finished:
         engine = options.get("engine")
         if engine is None:
-            job.write_parts(range(job.num_parts), num_proc=options.get("num_proc", 1))
+            job.write_parts(range(job.num_parts), num_proc=num_proc)
         else:
             engine(job)
         job.finish()
@@ -222,7 +225,9 @@ class PrepareJob:
         self.folder = folder
         self.sources = sources
         self.settings = settings
-        self.feature_extractor = EcgByteFeatureExtractor.from_dict(settings["preprocessor"])
+        self.feature_extractor = cast(
+            EcgByteFeatureExtractor, EcgByteFeatureExtractor.from_dict(settings["preprocessor"])
+        )
 
     @classmethod
     def plan(
@@ -249,7 +254,7 @@ class PrepareJob:
         if len(counts) < len(listed):
             twice = next(ecg_id for ecg_id, count in counts.items() if count > 1)
             raise EcgDataError(f"record {twice} comes twice; every record needs its own number")
-        tables = {split: _question_table(rows) for split, rows in questions.items()}
+        tables = {split: question_table(rows) for split, rows in questions.items()}
         settings = {
             "records": len(listed),
             "sources": _hash_of(source.identity() for source in listed),
@@ -305,15 +310,13 @@ class PrepareJob:
 
         Args:
             indices: Numbers of parts, 0 to `num_parts` - 1.
-            num_proc: Processes.
+            num_proc: Processes, at least 1.
 
         Raises:
             EcgDataError: a process was killed.
         """
         from tqdm.auto import tqdm
 
-        if num_proc < 1:
-            raise EcgDataError(f"got {num_proc} processes, expected at least 1")
         indices = list(indices)
         waiting = [index for index in indices if self._part(index) is None]
         total = sum(len(self._sources_of(index)) for index in indices)
@@ -509,13 +512,6 @@ def _hash_of(items: Iterable[Any]) -> str:
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from JSON, so that what was stored compares equal."""
     return cast("dict[str, Any]", json.loads(json.dumps(content, default=str)))
-
-
-def _question_table(rows: list[dict[str, Any]] | pa.Table) -> pa.Table:
-    schema = QUESTION_FEATURES.arrow_schema
-    if isinstance(rows, pa.Table):
-        return rows.select(schema.names).cast(schema)
-    return pa.table({name: [row.get(name) for row in rows] for name in QUESTION_FEATURES}, schema=schema)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

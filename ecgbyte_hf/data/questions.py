@@ -99,6 +99,15 @@ def rows_hash(rows: Iterable[dict[str, Any]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def question_table(rows: Iterable[dict[str, Any]] | pa.Table) -> pa.Table:
+    """Rows as a table with the columns of `QUESTION_FEATURES`; others are left out, what is missing is null."""
+    schema = QUESTION_FEATURES.arrow_schema
+    if isinstance(rows, pa.Table):
+        return rows.select(schema.names).cast(schema)
+    listed = list(rows)
+    return pa.table({name: [row.get(name) for row in listed] for name in QUESTION_FEATURES}, schema=schema)
+
+
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows of a table one after another, a thousand of them as Python objects at a time."""
     for batch in table.to_batches(1000):

@@ -12,13 +12,16 @@ from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 
 from ecgbyte_hf.data import load_dataset
-from ecgbyte_hf.data.ecg_qa import ptb_xl_path, read_template_options
+from ecgbyte_hf.data.ecg_qa import PAPER_QUESTION_TYPES, ptb_xl_path, read_template_options
+from ecgbyte_hf.data.label_questions import label_questions, label_template_options
+from ecgbyte_hf.data.mimic_iv_ecg import read_record_paths
 from ecgbyte_hf.data.preparation import PrepareOptions, RecordSource, prepare
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.questions import QUESTION_FEATURES, ecg_ids_of
+from ecgbyte_hf.data.ptb_xl import main_table
+from ecgbyte_hf.data.questions import ecg_ids_of, question_table
 from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, record_rng, simulate
 from ecgbyte_hf.data.splits import hold_out_patients, keep_fraction, resplit_rows, without_shared_patients
 from ecgbyte_hf.data.synthetic import (
@@ -50,7 +53,7 @@ class Division:
         fraction: Share of the patients, all questions of an ECG together.
         held_out_fraction: Share of the training patients whose questions become the split `train_patient_disjoint`;
             for question types that the files at hand have in training alone.
-        question_types: Only these; all by default.
+        question_types: Only these, `("paper",)` for the three that the paper takes of ECG-QA; all by default.
         seed: Of every draw.
     """
 
@@ -77,7 +80,7 @@ class Division:
         """
         if self.splits not in SPLITTINGS:
             raise EcgDataError(f"got the splits {self.splits!r}, expected one of {', '.join(SPLITTINGS)}")
-        divided = dict(tables)
+        divided = {name: _of_types(table, self.question_types) for name, table in tables.items()}
         notes: dict[str, Any] = {"splits": self.splits}
         if self.splits == "reference":
             divided = _resplit(divided, self.seed)
@@ -113,6 +116,13 @@ class Division:
                     notes["questions_straddling_held_out_part"],
                 )
         return divided, notes
+
+
+def _of_types(table: pa.Table, question_types: Sequence[str] | None) -> pa.Table:
+    if question_types is None:
+        return table
+    wanted = PAPER_QUESTION_TYPES if tuple(question_types) == ("paper",) else question_types
+    return table.filter(pc.is_in(table.column("question_type"), pa.array(wanted)))
 
 
 def _filtered(
@@ -256,9 +266,7 @@ def prepare_ecg_qa(
         raise EcgDataError(f"got the configurations {configs}, expected one or both wordings of one half of ECG-QA")
     half = halves.pop()
     division = division or Division()
-    tables = _pooled(
-        load_dataset("ecg_qa", name, data_dir=data_dir, question_types=division.question_types) for name in configs
-    )
+    tables = _pooled(load_dataset("ecg_qa", name, data_dir=data_dir) for name in configs)
     paths, patients = _recordings(half, Path(signals_dir), metadata, tables)
     return _prepare_files(
         output_dir,
@@ -280,43 +288,53 @@ def prepare_ptb_xl(
     data_dir: str | Path,
     feature_extractor: Any,
     sampling_rate: int = 500,
+    questions: str = "reports",
     metadata: Sequence[str | Path] = (),
     division: Division | None = None,
     duration: float = 10.0,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
-    """Every PTB-XL record, and its report as the answer to the paper's question, by PTB-XL's folds.
+    """PTB-XL's records with questions about their reports or their labels, by PTB-XL's folds.
 
     Args:
         output_dir: Folder to write.
         data_dir: PTB-XL's folder.
         feature_extractor: Cleans the records.
         sampling_rate: 500 or 100, whose files are read.
+        questions: `"reports"`: the paper's question, whose answer is the report. `"labels"`: for each of the five
+            diagnostic superclasses whether the ECG shows it; a folder with `labels.csv` has these alone.
         metadata: Further tables like `ptbxl_database.csv`.
         division: Which questions are taken; `"reference"` takes the paper's folds.
         duration: Seconds kept of each record.
         options: See `prepare`.
 
     Raises:
-        EcgDataError: no table, or no records.
+        EcgDataError: no table, no records, or another rate or kind of questions.
     """
     division = division or Division()
-    reference = division.splits == "reference"
-    given = {"data_dir": data_dir, "metadata": [str(path) for path in metadata], "reference_folds": reference}
-    column = {500: "filename_hr", 100: "filename_lr"}.get(sampling_rate)
-    if column is None:
-        raise EcgDataError(f"PTB-XL has 500 and 100 Hz, got {sampling_rate}")
+    is_reference = division.splits == "reference"
+    columns = {500: "filename_hr", 100: "filename_lr"}
+    if sampling_rate not in columns or questions not in ("reports", "labels"):
+        raise EcgDataError(
+            f"got {sampling_rate} Hz and questions on {questions!r}, expected 500 or 100 and 'reports' or 'labels'"
+        )
+    further = [str(path) for path in map(Path.resolve, map(Path, metadata)) if path != main_table(data_dir).resolve()]
+    given: dict[str, Any] = {"data_dir": data_dir, "metadata": further, "reference_folds": is_reference}
     records = load_dataset("ptb_xl", "metadata", **given)
+    if questions == "reports":
+        tables = _pooled([load_dataset("ptb_xl", "reports", **given)])
+    else:
+        tables = {split: question_table(label_questions(rows)) for split, rows in records.items()}
     return _prepare_files(
         output_dir,
-        _pooled([load_dataset("ptb_xl", "reports", **given)]),
-        _paths_of(records, data_dir, column),
+        tables,
+        _paths_of(records, data_dir, columns[sampling_rate]),
         _patients_of(records),
-        replace(division, splits="published") if reference else division,
+        replace(division, splits="published") if is_reference else division,
         feature_extractor=feature_extractor,
-        template_options={},
+        template_options=label_template_options() if questions == "labels" else {},
         duration=duration,
-        source=f"ptb_xl records{sampling_rate}",
+        source=f"ptb_xl records{sampling_rate} {questions}",
         **options,
     )
 
@@ -332,7 +350,7 @@ def prepare_mimic_iv_ecg(
     duration: float = 10.0,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
-    """Every MIMIC-IV-ECG record, and the machine's report as the answer to the paper's question, split by patient.
+    """MIMIC-IV-ECG's records, with the machine's report as the answer to the paper's question, split by patient.
 
     Args:
         output_dir: Folder to write.
@@ -353,7 +371,7 @@ def prepare_mimic_iv_ecg(
     return _prepare_files(
         output_dir,
         _pooled([load_dataset("mimic_iv_ecg", "reports", **given)]),
-        _paths_of(records, data_dir, "path"),
+        _paths_of(records, data_dir, "filename"),
         _patients_of(records),
         division,
         feature_extractor=feature_extractor,
@@ -393,9 +411,10 @@ def prepare_ecg_chat(
         EcgDataError: no conversations, or no records.
     """
     division = division or Division()
-    given = _mimic_options(data_dir, record_list, ecg_qa_dir, division)
+    lists = [Path(record_list) if record_list else Path(signals_dir) / "record_list.csv"]
+    given = _mimic_options(data_dir, lists[0] if ecg_qa_dir else None, ecg_qa_dir, division)
     tables = _pooled([load_dataset("ecg_chat", "pretrain_mimic", **given)])
-    paths, patients = _recordings("mimic-iv-ecg", Path(signals_dir), [record_list] if record_list else [], tables)
+    paths, patients = _recordings("mimic-iv-ecg", Path(signals_dir), lists, tables)
     return _prepare_files(
         output_dir,
         tables,
@@ -424,8 +443,7 @@ def _prepare_files(
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
     """Divide the questions, and prepare the records asked about that are there."""
-    kept = {name: _of_types(table, division.question_types) for name, table in tables.items()}
-    divided, notes = division.apply(kept, patients)
+    divided, notes = division.apply(tables, patients)
     asked = sorted({ecg_id for table in divided.values() for ids in ecg_ids_of(table) for ecg_id in ids})
     present = [ecg_id for ecg_id in asked if ecg_id in paths and _header(paths[ecg_id]).is_file()]
     if not present:
@@ -457,19 +475,11 @@ def _header(path: Path) -> Path:
 
 def _pooled(data_sets: Iterable[Any]) -> dict[str, pa.Table]:
     """Rows of the same split of several data sets, as tables of `QUESTION_FEATURES`."""
-    schema = QUESTION_FEATURES.arrow_schema
     parts: dict[str, list[pa.Table]] = {}
     for data_set in data_sets:
         for split, rows in data_set.items():
-            table = rows.with_format("arrow")[:]
-            parts.setdefault(split, []).append(table.select(schema.names).cast(schema))
+            parts.setdefault(split, []).append(question_table(rows.with_format("arrow")[:]))
     return {split: pa.concat_tables(tables) for split, tables in parts.items()}
-
-
-def _of_types(table: pa.Table, question_types: Sequence[str] | None) -> pa.Table:
-    if question_types is None:
-        return table
-    return table.filter(pa.compute.is_in(table.column("question_type"), pa.array(question_types)))
 
 
 def _recordings(
@@ -480,8 +490,6 @@ def _recordings(
         patients = read_patients([Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"])
         asked = {ecg_id for table in tables.values() for ids in ecg_ids_of(table) for ecg_id in ids}
         return {ecg_id: signals_dir / ptb_xl_path(ecg_id) for ecg_id in asked}, patients
-    from ecgbyte_hf.data.mimic_iv_ecg import read_record_paths
-
     lists = [Path(path) for path in metadata] or [signals_dir / "record_list.csv"]
     found = {ecg_id: place for path in lists for ecg_id, place in read_record_paths(path).items()}
     return (
@@ -495,7 +503,7 @@ def _mimic_options(
 ) -> dict[str, Any]:
     given: dict[str, Any] = {"data_dir": data_dir, "seed": division.seed}
     if record_list is not None:
-        given["record_list"] = str(record_list)
+        given["record_list"] = str(Path(record_list).resolve())
     if ecg_qa_dir is not None:
         given["ecg_qa_dir"] = str(ecg_qa_dir)
     return given

@@ -220,7 +220,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("sede: 1", "unknown option 'sede'; known: data_dir, dataset_config, "),
+            ("sede: 1", "unknown option 'sede'; known: check, data_dir, dataset_config, "),
             ("source: synthetic", "unknown option 'source'"),
             ("config: other.yaml", "unknown option 'config'"),
             ("seed: 1.5", "seed is 1.5, expected int"),
@@ -229,7 +229,7 @@ class TestConfig:
             ("seed: many", "seed: invalid literal"),
             ("seed: [1]", r"seed is \[1\], expected int"),
             ("leads: [[I]]", "expected text"),
-            ("profile: strong", "profile is 'strong'; known: reference, reference-low, none"),
+            ("profile: strong", "profile is 'strong'; known: reference, reference-low, sos, none"),
             ("dataset-config: [ptbxl-template, mimic]", "is 'mimic'; known: ptbxl-template"),
             ("- a\n- b", "expected `option: value` lines"),
             ("a: [", "not YAML"),

@@ -67,12 +67,14 @@ class TestRealFiles:
         names = ("ptbxl_database.csv", "ptbxl_database_extra_rows.csv")
         patients = read_patients([test_data / "ptbxl" / name for name in names])
         rows = {split: data[split].to_list() for split in data}
-        rows["train"], rows[HELD_OUT_SPLIT], straddling = hold_out_patients(
-            rows["train"], patients, fraction=0.25, seed=0
-        )
+        ecg_ids = [row["ecg_id"] for row in rows["train"]]
+        sides = hold_out_patients(ecg_ids, patients, fraction=0.25, seed=0)
+        numbered = list(zip(rows["train"], sides, strict=True))
+        divided = [[row for row, side in numbered if side == name] for name in ("kept", "held_out", "straddling")]
+        rows["train"], rows[HELD_OUT_SPLIT], straddling = divided
         assert len(rows["train"]) + len(rows[HELD_OUT_SPLIT]) + len(straddling) == 335
         assert len(rows[HELD_OUT_SPLIT]) > 40 and straddling
-        report = overlap_report(rows, patients)
+        report = overlap_report({name: [row["ecg_id"] for row in rows[name]] for name in rows}, patients)
         assert len(report) == 6 + 1
         for pair, shared in report.items():
             if pair != "unknown_patients":
@@ -272,8 +274,8 @@ class TestPrepare:
         (tmp_path / "ptbxl_database.csv").write_text("ecg_id,patient_id\n5,1\n")
         with pytest.raises(EcgDataError, match="none of the 1 records asked about"):
             prepare_ecg_qa(tmp_path / "out", **settings)
-        with pytest.raises(EcgDataError, match="PTB-XL half"):
-            prepare_ecg_qa(tmp_path / "out", config="mimic-iv-ecg-template", **settings)
+        with pytest.raises(EcgDataError, match="one half of ECG-QA"):
+            prepare_ecg_qa(tmp_path / "out", config=["ptbxl-template", "mimic-iv-ecg-template"], **settings)
         assert not (tmp_path / "out").exists()
 
 
