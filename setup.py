@@ -40,6 +40,7 @@ EXTRAS = {
     "eval": ["evaluate>=0.4.6"],
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
+    "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],
 }
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 # Left out of "all": many machines are for few people.

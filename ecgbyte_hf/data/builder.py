@@ -38,8 +38,8 @@ class EcgBuilderConfig(datasets.BuilderConfig):
             raise EcgDataError(f"{self.data_dir} is no folder; name the one with the downloaded files as data_dir")
         return Path(self.data_dir)
 
-    def source_files(self) -> Iterable[Path]:
-        """The files that the rows depend on: where one of them changes, the cache is built anew."""
+    def source_files(self) -> Iterable[str | Path]:
+        """The files that the rows depend on: where one comes, goes or changes, the cache is built anew."""
         raise NotImplementedError
 
 

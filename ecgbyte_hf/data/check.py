@@ -101,7 +101,7 @@ def _check_ptb_xl(root: Path, metadata: Sequence[str] = ()) -> list[Finding]:
 
 
 def _check_mimic_iv_ecg(root: Path, record_list: str = "record_list.csv") -> list[Finding]:
-    measurements = (root / "machine_measurements.csv").is_file()
+    measurements = int((root / "machine_measurements.csv").is_file())
     try:
         paths = read_record_paths(root / record_list)
     except EcgError as error:
@@ -111,7 +111,7 @@ def _check_mimic_iv_ecg(root: Path, record_list: str = "record_list.csv") -> lis
         ]
     return [
         Finding(record_list, len(paths), None, True),
-        Finding("machine_measurements.csv", int(measurements), 1, True),
+        Finding("machine_measurements.csv", measurements, 1, True),
         _count_records(root, "files", [path for path, _ in paths.values()]),
     ]
 

@@ -57,7 +57,7 @@ class EcgChatConfig(EcgBuilderConfig):
             files.append(self.test_list())
         if self.record_list is not None:
             files.append(Path(self.record_list))
-        return [path for path in files if path.is_file()]
+        return files
 
     def test_list(self) -> Path:
         """ECG-QA's list of MIMIC test ECGs."""

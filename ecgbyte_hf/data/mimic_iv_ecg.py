@@ -76,15 +76,15 @@ class MimicIvEcgConfig(EcgBuilderConfig):
         """The list of records and the measurements."""
         return self.root() / self.record_list, self.root() / "machine_measurements.csv"
 
-    def source_files(self) -> Iterator[Path]:
+    def source_files(self) -> Iterator[str | Path]:
         """The tables, and for signals every file of the records in them."""
-        yield from (path for path in self.tables() if path.is_file())
-        if self.ecg_qa_dir is not None and _test_list(self.ecg_qa_dir).is_file():
+        yield from self.tables()
+        if self.ecg_qa_dir is not None:
             yield _test_list(self.ecg_qa_dir)
         if self.name == "records":
+            root = self.root()
             for path, _ in read_record_paths(self.tables()[0]).values():
-                files = (self.root() / f"{path}{ending}" for ending in (".hea", ".dat"))
-                yield from (file for file in files if file.is_file())
+                yield from (f"{root}/{path}.hea", f"{root}/{path}.dat")
 
 
 class MimicIvEcg(EcgDatasetBuilder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,19 @@ def _text_columns(row: dict[str, Any]) -> dict[str, str]:
     return {"answer_text": ", ".join(row["answer"]), "ecg_id_text": ", ".join(str(one) for one in row["ecg_id"])}
 
 
-def files_fingerprint(files: Iterable[Path]) -> str:
-    """A short hash of names, sizes and times: a changed file changes it, so a stale cache is not read."""
+def files_fingerprint(files: Iterable[str | Path]) -> str:
+    """A short hash of names, sizes and times: a changed file changes it, so a stale cache is not read.
+
+    A file that is not there counts as such, so that it is seen when it comes.
+    """
     digest = hashlib.sha256()
-    for path in sorted(files):
-        stat = path.stat()
-        digest.update(json.dumps([str(path), stat.st_size, stat.st_mtime_ns]).encode())
+    for path in sorted(map(os.fspath, files)):
+        try:
+            stat = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            digest.update(json.dumps([path]).encode())
+        else:
+            digest.update(json.dumps([path, stat.st_size, stat.st_mtime_ns]).encode())
     return digest.hexdigest()[:16]
 
 
