@@ -40,6 +40,7 @@ EXTRAS = {
     "eval": ["evaluate>=0.4.6"],
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
+    "sampling": ["matplotlib>=3.9", "scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
 }
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
