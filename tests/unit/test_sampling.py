@@ -7,8 +7,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import rust_bpe
+from ecgbyte_hf import cli
 from ecgbyte_hf.data import sampling
 from ecgbyte_hf.data.morphology import FeatureTable
+from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.sampling import (
     cluster_records,
     coarse_grid,
@@ -21,6 +24,9 @@ from ecgbyte_hf.data.sampling import (
     read_record_list,
 )
 from ecgbyte_hf.models.errors_ecg_byte import CalibrationError, EcgDataError
+from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+from ecgbyte_hf.training.compare_draws import compare_draws, comparison_table
+from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
 
 def test_percentiles_with_half_a_millivolt_on_either_side():
@@ -361,3 +367,192 @@ class TestFiles:
             read_record_list(tmp_path / name)
         with pytest.raises(EcgDataError, match="cannot read"):
             read_record_list(tmp_path / "absent.txt")
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def sampled(small_prepared, tmp_path_factory):
+    """What the command writes for 12 of the 36 training records, with a comparison."""
+    folder = tmp_path_factory.mktemp("sample")
+    command = ["sample", "--data", small_prepared.folder, "--num-records", 12, "--output", folder]
+    assert run(*command, "--compare", "--num-merges", 40, "--compare-seeds", 0, 5) == 0
+    return folder
+
+
+class TestCommand:
+    def test_writes_list_features_and_figure(self, sampled, small_prepared, capsys):
+        assert sorted(path.name for path in sampled.iterdir()) == [
+            "comparison.json",
+            "features.parquet",
+            "sample.json",
+            "sample.png",
+            "sample.txt",
+        ]
+        assert (sampled / "sample.png").read_bytes().startswith(b"\x89PNG")
+        stored = json.loads((sampled / "sample.json").read_text())
+        table = FeatureTable.load(sampled / "features.parquet")
+        clusters = sampling.draw_clusters(table, 12, seed=42)
+        draw = draw_stratified(table, 12, seed=42, clusters=clusters)
+        assert stored["ecg_ids"] == list(draw.ecg_ids) and stored["clusters"]["sizes"] == clusters.sizes
+        assert stored["provenance"]["data"] == small_prepared.fingerprint
+        assert stored["provenance"]["arguments"]["num_records"] == 12
+
+    def test_training_records_alone_are_measured_and_drawn(self, sampled, small_prepared):
+        train = set(small_prepared.train_ecg_ids())
+        assert (
+            set(FeatureTable.load(sampled / "features.parquet").ecg_ids.tolist())
+            == train
+            != set(small_prepared.ecg_ids)
+        )
+        assert set(read_record_list(sampled / "sample.json")) < train
+
+    def test_says_what_it_did(self, sampled, small_prepared, tmp_path, capsys):
+        command = ("sample", "--data", small_prepared.folder, "--num-records", 12, "--output", tmp_path)
+        assert run(*command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        stored = json.loads((tmp_path / "sample.json").read_text())
+        clusters = stored["clusters"]
+        assert stored["ecg_ids"] == read_record_list(sampled / "sample.json")
+        assert lines == [
+            f"12 of 36 training records drawn, saved in {tmp_path / 'sample.json'}",
+            f"  {clusters['k']} clusters by {clusters['algorithm']}: {clusters['sizes'][0]} records in the largest, "
+            f"{clusters['sizes'][-1]} in the smallest",
+            f"  elbow at k = {clusters['elbow_k']}, best silhouette at k = {clusters['silhouette_k']}",
+            f"  figure in {tmp_path / 'sample.png'}",
+        ]
+
+    def test_uniform_needs_no_features(self, small_prepared, tmp_path, capsys):
+        command = ("sample", "--data", small_prepared.folder, "--num-records", 7, "--output", tmp_path)
+        assert run(*command, "--method", "uniform", "--seed", 3) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["sample.json", "sample.txt"]
+        expected = draw_uniform(small_prepared.train_ecg_ids(), 7, seed=3).ecg_ids
+        assert tuple(read_record_list(tmp_path / "sample.txt")) == expected
+
+    def test_too_many(self, small_prepared, tmp_path, capsys):
+        command = ("sample", "--data", small_prepared.folder, "--output", tmp_path, "--num-records", 37)
+        for method in ("uniform", "stratified"):
+            assert run(*command, "--method", method) == 1
+            assert "ecgbyte sample: cannot draw 37 of 36 records" in capsys.readouterr().err
+        assert not (tmp_path / "sample.json").exists()
+
+
+class TestComparison:
+    def test_runs_and_summary(self, sampled):
+        report = json.loads((sampled / "comparison.json").read_text())
+        runs = report["runs"]
+        assert [(run["method"], run["seed"]) for run in runs] == [
+            ("uniform", 0),
+            ("stratified", 0),
+            ("uniform", 5),
+            ("stratified", 5),
+        ]
+        assert all(run["merges"] == 40 and run["compression"] > 1.5 for run in runs)
+        uniform = [run["compression"] for run in runs if run["method"] == "uniform"]
+        stratified = [run["compression"] for run in runs if run["method"] == "stratified"]
+        found = report["compression"]["uniform"]
+        assert (found["mean"], found["sd"]) == pytest.approx((np.mean(uniform), np.std(uniform, ddof=1)))
+        gains = np.subtract(stratified, uniform)
+        assert report["difference"] == pytest.approx({"mean": gains.mean(), "sd": gains.std(ddof=1)})
+        assert report["held_out_records"] == 4
+
+    def test_one_run_against_the_tokenizer_made_by_hand(self, sampled, small_prepared):
+        """The same range of amplitudes for all; merges of the draw; measured on the four other records."""
+        report = json.loads((sampled / "comparison.json").read_text())
+        train = small_prepared.train_ecg_ids()
+        calibration = percentile_calibration((small_prepared.signal(n) for n in train), seed=0)
+        assert report["calibration"] == {"low": calibration.low, "high": calibration.high}
+        draw = draw_uniform(train, 12, seed=5)
+        tokenizer = EcgByteTokenizer.train_from_iterator(
+            [small_prepared.signal(n) for n in draw.ecg_ids],
+            40,
+            calibration=calibration,
+            sampling_rate=100,
+            leads=["I", "aVF"],
+        )
+        others = [small_prepared.signal(n) for n in small_prepared.ecg_ids if n not in train]
+        tokens = sum(len(tokenizer.encode_signal(signal)) for signal in others)
+        assert report["runs"][2]["compression"] == sum(signal.size for signal in others) / tokens
+
+    def test_refusals(self, sampled, small_prepared, monkeypatch):
+        table = FeatureTable.load(sampled / "features.parquet")
+        opened = PreparedData(small_prepared.folder)
+        with pytest.raises(EcgDataError, match="two or more: one draw says nothing about the spread"):
+            compare_draws(opened, table, num_records=5, seeds=(1, 1))
+        strangers = FeatureTable(table.ecg_ids + 4, table.values, table.columns)
+        with pytest.raises(EcgDataError, match="not in the training split"):
+            compare_draws(opened, strangers, num_records=5)
+        monkeypatch.setattr(opened, "ecg_ids", opened.train_ecg_ids())
+        with pytest.raises(EcgDataError, match="has training records only"):
+            compare_draws(opened, table, num_records=5)
+
+    def test_table(self):
+        report = {
+            "num_records": 200,
+            "num_merges": 1000,
+            "held_out_records": 600,
+            "seeds": [0, 1, 2],
+            "compression": {"uniform": {"mean": 4.5, "sd": 0.25}, "stratified": {"mean": 4.75, "sd": 0.125}},
+            "difference": {"mean": 0.25, "sd": 0.1},
+        }
+        assert comparison_table(report).splitlines() == [
+            "1000 merges from 200 records, measured on 600 held-out records, 3 seeds:",
+            "  uniform      4.5000 samples per token (sd 0.2500)",
+            "  stratified   4.7500 samples per token (sd 0.1250)",
+            "  difference   +0.2500 (sd 0.1000 over the seeds)",
+        ]
+
+
+class TestTrainingOnADraw:
+    def merges(self, folder):
+        return EcgByteTokenizer.from_pretrained(folder).bpe.merges.tolist()
+
+    def test_learns_from_these_records_alone(self, sampled, small_prepared, tmp_path):
+        command = ("train-tokenizer", "--data", small_prepared.folder, "--num-merges", 40)
+        for name, made in (("json", "a"), ("txt", "b")):
+            assert run(*command, "--records", sampled / f"sample.{name}", "--output", tmp_path / made) == 0
+        signals = [small_prepared.signal(n) for n in read_record_list(sampled / "sample.json")]
+        calibration = percentile_calibration(signals, seed=0)
+        symbols = [rust_bpe.quantize(one, calibration.low, calibration.high).reshape(-1) for one in signals]
+        expected = rust_bpe.train(symbols, 40, max_token_length=1024).tolist()
+        assert self.merges(tmp_path / "a") == self.merges(tmp_path / "b") == expected
+        reports = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("a", "b")]
+        assert all((report["records_trained_on"], report["records"]) == (12, 4) for report in reports)
+        hashes = {report["provenance"]["arguments"]["records"] for report in reports}
+        assert len(hashes) == 1 and len(hashes.pop()) == 16
+
+    def test_records_of_other_splits_are_refused_by_name(self, small_prepared, tmp_path, capsys):
+        train = small_prepared.train_ecg_ids()
+        held_out = sorted(set(small_prepared.ecg_ids) - set(train))
+        (tmp_path / "ids.txt").write_text("\n".join(map(str, [*train[:3], *held_out, 777, 888])))
+        command = (
+            "train-tokenizer",
+            "--data",
+            small_prepared.folder,
+            "--num-merges",
+            40,
+            "--output",
+            tmp_path / "out",
+        )
+        assert run(*command, "--records", tmp_path / "ids.txt") == 1
+        error = capsys.readouterr().err
+        named = ", ".join(map(str, [*held_out, 777]))
+        assert f"6 of 9 records are not in the training split of {small_prepared.folder}: {named} and 1 more" in error
+        assert not (tmp_path / "out").exists()
+
+    def test_a_list_and_a_number_are_too_much(self, sampled, small_prepared, tmp_path, capsys):
+        command = ("train-tokenizer", "--data", small_prepared.folder, "--output", tmp_path, "--max-records", 4)
+        assert run(*command, "--records", sampled / "sample.json") == 2
+        assert "give --records or --max-records, not both" in capsys.readouterr().err
+        with pytest.raises(EcgDataError, match="expected one of them"):
+            train_tokenizer(small_prepared, tmp_path, num_merges=40, max_records=4, ecg_ids=[1])
+        with pytest.raises(EcgDataError, match="empty list"):
+            train_tokenizer(small_prepared, tmp_path, num_merges=40, ecg_ids=[])
+
+    def test_a_maximum_draws_as_the_uniform_draw_does(self, small_prepared, tmp_path):
+        draw = draw_uniform(small_prepared.train_ecg_ids(), 10, seed=6)
+        train_tokenizer(small_prepared, tmp_path / "a", num_merges=40, max_records=10, seed=6)
+        train_tokenizer(small_prepared, tmp_path / "b", num_merges=40, ecg_ids=draw.ecg_ids, seed=6)
+        assert self.merges(tmp_path / "a") == self.merges(tmp_path / "b")
