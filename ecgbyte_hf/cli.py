@@ -307,7 +307,8 @@ def _sample(options: argparse.Namespace) -> int:
     train_ids = prepared.train_ecg_ids()
     folder = Path(options.output)
     arguments = {name: value for name, value in vars(options).items() if name not in ("run", "command", "config")}
-    features, refused = None, ()
+    features = None
+    refused: tuple[tuple[int, str], ...] = ()
     if options.method == "stratified" or options.compare:
         features = record_features(prepared, folder / "features.parquet", ecg_ids=train_ids, num_proc=options.num_proc)
         refused = features.refused

@@ -396,8 +396,8 @@ def _measured(prepared: PreparedData, ecg_ids: list[int], num_proc: int) -> Iter
                 # The processes start here, before the thread that reads records does: a forked process has no threads,
                 # but whatever they had locked.
                 pool.submit(int).result()
-                for item in _in_order(pool, prepared.iter_signals(ecg_ids), rate, leads, num_proc):
-                    yield item
+                for measured in _in_order(pool, prepared.iter_signals(ecg_ids), rate, leads, num_proc):
+                    yield measured
                     bar.update()
         except BrokenProcessPool as error:
             raise EcgDataError(

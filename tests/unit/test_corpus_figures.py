@@ -83,7 +83,7 @@ def test_nothing_overlaps_or_leaves_the_figure(kind, draw):
             object.__setattr__(clusters, "algorithm", "dbscan")
         shown = draw_stratified(table, 80, clusters=clusters)
     figure = plot_corpus_draw(shown)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     boxes = [axis.get_tightbbox() for axis in figure.axes] + [figure._suptitle.get_window_extent()]
     for box in boxes:

@@ -271,7 +271,7 @@ class TestElbow:
         assert len(coarse_grid(200)) <= 22 and steps[6:].max() < 1.3
 
     def test_the_search_is_fine_where_it_matters(self):
-        clusters = cluster_records(blobs([8] * 33, num_features=4)[0], max_clusters=200)
+        clusters = cluster_records(blobs([8] * 33, num_features=33)[0], max_clusters=200)
         assert clusters.num_clusters == 33 and 33 not in coarse_grid(200)
         assert len(clusters.fits) <= 54
 
