@@ -41,6 +41,7 @@ EXTRAS = {
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
     "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],
+    "sampling": ["matplotlib>=3.9", "scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
 }
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 # Left out of "all": many machines are for few people.

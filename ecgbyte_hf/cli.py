@@ -93,6 +93,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_env(add)
     _add_read(add)
     _add_prepare(add)
+    _add_sample(add)
     _add_train_tokenizer(add)
     _add_encode(add)
     _add_extend_llm(add)
@@ -368,6 +369,120 @@ def _engine(options: argparse.Namespace) -> Any:
     return on_slurm(options.tasks, partition=options.slurm_partition, time_limit=options.slurm_time)
 
 
+def _add_sample(add: Adder) -> None:
+    command = add(
+        "sample",
+        _sample,
+        "Draw the records that a tokenizer is learnt from: uniformly, or as many of every kind of ECG.",
+        "ecgbyte sample --data prepared --num-records 1000 --output sample\n"
+        "  ecgbyte train-tokenizer --data prepared --records sample/sample.json --output ecg-byte",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    command.add_argument("--num-records", required=True, type=int, help="training records to draw")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    command.add_argument(
+        "--method",
+        choices=("stratified", "uniform"),
+        default="stratified",
+        help="equal shares of clusters of similar ECGs, or every record as likely as any other (default: stratified)",
+    )
+    command.add_argument(
+        "--scaling",
+        choices=("standardised", "reference"),
+        default="standardised",
+        help="whether features are standardised before their principal components, or not as in the paper",
+    )
+    command.add_argument("--num-clusters", type=int, help="default: found from elbow and silhouette")
+    command.add_argument("--seed", type=int, default=42, help="of clusters and draw (default: 42)")
+    command.add_argument("--num-proc", type=int, default=1, help="processes that measure features (default: 1)")
+    comparison = command.add_argument_group("comparison of the two methods, on records that are not in training")
+    comparison.add_argument("--compare", action="store_true", help="train a tokenizer on draws of both and compare")
+    comparison.add_argument("--num-merges", type=int, default=1000, help="of these tokenizers (default: 1000)")
+    comparison.add_argument(
+        "--compare-seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2"
+    )
+    comparison.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.morphology import record_features
+    from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.data.sampling import draw_clusters, draw_stratified, draw_uniform
+
+    prepared = PreparedData(options.data)
+    train_ids = prepared.train_ecg_ids()
+    folder = Path(options.output)
+    arguments = {name: value for name, value in vars(options).items() if name not in ("run", "command", "config")}
+    features = None
+    refused: tuple[tuple[int, str], ...] = ()
+    if options.method == "stratified" or options.compare:
+        features = record_features(prepared, folder / "features.parquet", ecg_ids=train_ids, num_proc=options.num_proc)
+        refused = features.refused
+    choice = {"scaling": options.scaling, "num_clusters": options.num_clusters}
+    if features is None or options.method == "uniform":
+        draw = draw_uniform(train_ids, options.num_records, seed=options.seed)
+    else:
+        clusters = draw_clusters(features, options.num_records, seed=options.seed, **choice)
+        draw = draw_stratified(features, options.num_records, seed=options.seed, clusters=clusters)
+    saved = draw.save(folder, arguments, data=prepared.fingerprint, records_without_features=dict(refused))
+    _say(f"{len(draw.ecg_ids)} of {draw.num_candidates} training records drawn, saved in {saved}")
+    if refused:
+        _say(f"  {len(refused)} could not be drawn since they have no features; the reasons are there")
+    if draw.clusters is not None:
+        _say_clusters(draw, folder / "sample.png")
+    if options.compare and features is not None:
+        from ecgbyte_hf.training.compare_draws import compare_draws, comparison_table
+
+        report = compare_draws(
+            prepared,
+            features,
+            folder / "comparison.json",
+            num_records=options.num_records,
+            num_merges=options.num_merges,
+            seeds=options.compare_seeds,
+            num_threads=options.num_threads,
+            **choice,
+        )
+        _say(comparison_table(report))
+    return 0
+
+
+def _say_clusters(draw: Any, path: Path) -> None:
+    """What a stratified draw was stratified by, as text and as a figure."""
+    from ecgbyte_hf.interpretation.corpus_figures import plot_corpus_draw
+    from ecgbyte_hf.interpretation.figures import save_figure
+
+    clusters = draw.clusters
+    counts = f"{clusters.sizes[0]} records in the largest, {clusters.sizes[-1]} in the smallest"
+    _say(f"  {clusters.num_clusters} clusters by {clusters.algorithm}: {counts}")
+    _say(f"  elbow at k = {clusters.elbow_k}, best silhouette at k = {clusters.silhouette_k}")
+    _say(f"  figure in {save_figure(plot_corpus_draw(draw), path)}")
+
+
+def _add_window(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--window-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="cut every record into windows of this length, each with all its questions, as the paper does; in 2 s "
+        "those about rate, rhythm and intervals often have no answer (default: whole records)",
+    )
+
+
+def _open_prepared(options: argparse.Namespace) -> Any:
+    """The prepared folder, or windows of its records."""
+    from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.data.windows import WindowedData
+
+    if options.window_seconds is None:
+        return PreparedData(options.data)
+    windows = WindowedData(options.data, options.window_seconds)
+    if windows.samples_left_over:
+        seconds = windows.samples_left_over / windows.sampling_rate
+        _say(f"{windows.windows_per_record} windows per record; the last {seconds:g} s of each fill none")
+    return windows
+
+
 def _add_train_tokenizer(add: Adder) -> None:
     command = add(
         "train-tokenizer",
@@ -376,6 +491,7 @@ def _add_train_tokenizer(add: Adder) -> None:
         "ecgbyte train-tokenizer --data prepared --num-merges 3500 --output ecg-byte",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--num-merges", type=int, default=3500, help="merges to learn (default: 3500)")
     command.add_argument(
@@ -392,22 +508,31 @@ def _add_train_tokenizer(add: Adder) -> None:
     )
     command.add_argument("--max-token-length", type=int, default=1024, help="longest token in samples")
     command.add_argument("--max-records", type=int, help="learn from a uniform draw of this many records")
+    command.add_argument(
+        "--records",
+        metavar="FILE",
+        help="learn from these records: a sample.json of `ecgbyte sample`, or a text file with a number on each line",
+    )
     command.add_argument("--seed", type=int, default=0, help="of the draws")
     command.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.data.sampling import read_record_list
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
+    if options.records and options.max_records is not None:
+        _say("ecgbyte train-tokenizer: give --records or --max-records, not both", stream=sys.stderr)
+        return 2
     report = train_tokenizer(
-        PreparedData(options.data),
+        _open_prepared(options),
         options.output,
         num_merges=options.num_merges,
         calibration=options.calibration,
         lead_boundary=options.lead_boundary,
         max_token_length=options.max_token_length,
         max_records=options.max_records,
+        ecg_ids=read_record_list(options.records) if options.records else None,
         seed=options.seed,
         num_threads=options.num_threads,
     )
@@ -439,6 +564,7 @@ def _add_encode(add: Adder) -> None:
         "  ecgbyte encode --data prepared --model llama-ecg --output rows",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--model", metavar="DIR", help="what `ecgbyte extend-llm` wrote; writes training rows")
     command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes the ids of every record")
@@ -457,12 +583,11 @@ def _add_encode(add: Adder) -> None:
 def _encode(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.encode import encode_rows
     from ecgbyte_hf.data.encode_ids import encode_records
-    from ecgbyte_hf.data.prepared import PreparedData
 
     if (options.model is None) == (options.tokenizer is None):
         _say("ecgbyte encode: give --model (training rows) or --tokenizer (ids), one of them", stream=sys.stderr)
         return 2
-    prepared = PreparedData(options.data)
+    prepared = _open_prepared(options)
     if options.tokenizer:
         tokenizer = _load_processor(options.tokenizer).tokenizer
         report = encode_records(

@@ -6,6 +6,7 @@ trainer, which keeps one byte per sample, a third measures on the records that w
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 
 from ecgbyte_hf.data.calibration import percentile_calibration
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.sampling import draw_uniform
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
@@ -36,6 +38,7 @@ def train_tokenizer(
     lead_boundary: str = "cross",
     max_token_length: int | None = 1024,
     max_records: int | None = None,
+    ecg_ids: Iterable[int] | None = None,
     seed: int = 0,
     num_threads: int | None = None,
 ) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def train_tokenizer(
         lead_boundary: `"cross"` or `"split"`.
         max_token_length: Longest token in samples.
         max_records: Most records to learn from, drawn uniformly; all by default.
+        ecg_ids: Learn from these records and no others, such as those of `ecgbyte_hf.data.sampling.draw_stratified`.
         seed: Of that draw and of the calibration.
         num_threads: Threads of the Rust core.
 
@@ -57,22 +61,23 @@ def train_tokenizer(
         those measured on are others), their `tokenizer_report`, `seconds` of each pass, and `provenance`.
 
     Raises:
-        EcgDataError: there are no training records, or the prepared folder is damaged.
+        EcgDataError: there are no training records, one of `ecg_ids` is not among them, `ecg_ids` and `max_records`
+            are both given, or the prepared folder is damaged.
     """
     feature_extractor = EcgByteFeatureExtractor.from_pretrained(prepared.folder)
     train_ids = prepared.train_ecg_ids()
     held_out = sorted(set(prepared.ecg_ids) - set(train_ids))
     if not train_ids:
         raise EcgDataError(f"{prepared.folder} has no training records to learn a tokenizer from")
-    if max_records is not None and len(train_ids) > max_records:
-        train_ids = sorted(np.random.default_rng(seed).choice(train_ids, max_records, replace=False).tolist())
+    if ecg_ids is not None:
+        if max_records is not None:
+            raise EcgDataError("got ecg_ids and max_records, expected one of them; draw fewer records instead")
+        train_ids = check_training_records(prepared, ecg_ids)
+    elif max_records is not None and len(train_ids) > max_records:
+        train_ids = list(draw_uniform(train_ids, max_records, seed=seed).ecg_ids)
     seconds: dict[str, float] = {}
     with _timed(seconds, "calibrate"):
-        bounds = (
-            percentile_calibration(_records(prepared, train_ids, "calibrate"), seed=seed)
-            if calibration == "percentile"
-            else EcgCalibration(calibration)
-        )
+        bounds = calibrate(prepared, train_ids, calibration, seed=seed)
     with _timed(seconds, "train"), _merge_bar() as progress:
         tokenizer = EcgByteTokenizer.train_from_iterator(
             _signals(prepared, train_ids, "read"),
@@ -106,6 +111,7 @@ def train_tokenizer(
                 "lead_boundary": lead_boundary,
                 "max_token_length": max_token_length,
                 "max_records": max_records,
+                "records": None if ecg_ids is None else _list_hash(train_ids),
                 "seed": seed,
             },
             data_hash=prepared.report["data_hash"],
@@ -113,6 +119,37 @@ def train_tokenizer(
     }
     write_json(Path(output_dir) / "training.json", report)
     return report
+
+
+def calibrate(prepared: PreparedData, ecg_ids: list[int], method: str, *, seed: int) -> EcgCalibration:
+    """The calibration of a tokenizer for these records; see `train_tokenizer` for the methods."""
+    if method != "percentile":
+        return EcgCalibration(method)
+    return percentile_calibration(_records(prepared, ecg_ids, "calibrate"), seed=seed)
+
+
+def check_training_records(prepared: PreparedData, ecg_ids: Iterable[int]) -> list[int]:
+    """The given records in ascending order, if a tokenizer may be learnt from them.
+
+    Raises:
+        EcgDataError: there are none, or some are not records of the training questions.
+    """
+    wanted = sorted(set(ecg_ids))
+    if not wanted:
+        raise EcgDataError("got an empty list of records, expected at least one to learn from")
+    strangers = sorted(set(wanted) - set(prepared.train_ecg_ids()))
+    if strangers:
+        named = ", ".join(map(str, strangers[:5])) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else "")
+        raise EcgDataError(
+            f"{len(strangers)} of {len(wanted)} records are not in the training split of {prepared.folder}: {named}; "
+            "a tokenizer must not be learnt from what it is judged on. Draw from this folder with `ecgbyte sample`"
+        )
+    return wanted
+
+
+def _list_hash(ecg_ids: list[int]) -> str:
+    """A hash of the records, so that a report says which they were without naming thousands."""
+    return hashlib.sha256(" ".join(map(str, ecg_ids)).encode()).hexdigest()[:16]
 
 
 def tokenizer_report(
