@@ -375,7 +375,7 @@ def _add_sample(add: Adder) -> None:
         _sample,
         "Draw the records that a tokenizer is learnt from: uniformly, or as many of every kind of ECG.",
         "ecgbyte sample --data prepared --num-records 1000 --output sample\n"
-        "  ecgbyte train-tokenizer --data prepared --records sample/sample.json --output ecg-byte",
+        "  ecgbyte sample --data prepared --num-records 1000 --output sample --compare",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     command.add_argument("--num-records", required=True, type=int, help="training records to draw")
