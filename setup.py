@@ -41,6 +41,12 @@ EXTRAS = {
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
 }
+READERS = {
+    "dicom": ["pydicom>=3,<4"],
+    "edf": ["pyedflib>=0.1.38"],
+    "xml": ["defusedxml>=0.7.1"],
+}
+EXTRAS |= READERS | {"readers": sorted({requirement for group in READERS.values() for requirement in group})}
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
 EXTRAS["test"] = [
@@ -51,6 +57,7 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
     "ruff>=0.12",
     "scipy-stubs",
+    "sierraecg>=0.4",
     "types-PyYAML",
     "types-tqdm",
 ]
