@@ -79,7 +79,8 @@ def _header(path: Path, content: bytes) -> _Header:
         else:
             # 3.0 is for names of fields beyond Latin-1: no signal has such.
             raise ValueError(f"version {version[0]}.{version[1]}")
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    # On a damaged header anything may fail in `numpy` (ValueError, tokenize.TokenError, MemoryError were seen).
+    except Exception as error:
         raise EcgFileError(
             f"{path}: the header of a NumPy array cannot be read ({type(error).__name__}). Save it again."
         ) from error

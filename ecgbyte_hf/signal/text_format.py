@@ -26,7 +26,7 @@ DESCRIPTION = "text (.csv, .tsv, .txt)"
 _LARGEST = 1 << 28
 _MOST_LINES_BEFORE = 100
 _NAME_AND_UNIT = re.compile(r"(?P<name>.*?)\s*(?:[(\[]\s*(?P<unit>[^()\[\]]*?)\s*[)\]])?")
-_TIME = re.compile(r"(?:time|t)?[\s_]*[(\[]?(?P<unit>s|sec|seconds|ms|us)[)\]]?|time|t")
+_TIME = re.compile(r"(?:(?:elapsed )?time|t)?[\s_]*[(\[]?(?P<unit>s|sec|seconds|ms|us)[)\]]?|(?:elapsed )?time|t")
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6}
 #: Pandas writes its index under an empty name, `rdsamp` of WFDB under "sample #".
 _INDEX_NAMES = ("", "sample", "sample #", "index", "n")
@@ -234,7 +234,7 @@ def _rate_of_column(path: Path, name: str, unit: str | None, column: np.ndarray,
             f"off an even step of {step:g}, expected at most {tolerance:g}. Samples are missing, the times are "
             "rounded, or sampling_rate is another: remove the column, or give sampling_rate."
         )
-    if match is None:
+    if match is None and seconds is None:
         if abs(step - 1) > 1e-9:
             raise SamplingRateError(f"{path}: got sample numbers with a step of {step:g}, expected 1.")
         return None
