@@ -69,6 +69,10 @@ def make_record(
             cannot be; a lead that is missing or there twice.
         EcgFileError: there is no sample.
     """
+    if not channels:
+        raise EcgFileError(
+            f"{path}: got no leads, expected some. The file is empty, or of a version that is not known."
+        )
     channels = complete(path, channels, given)
     names = [str(channel.name) for channel in channels]
     try:
