@@ -82,7 +82,7 @@ def _leads_by_samples(path: Path, signal: np.ndarray, num_leads: int) -> np.ndar
             f"{path}: got {num_leads} lead names for a signal of shape {signal.shape}, expected one for each lead: as "
             "many as the signal has rows or columns."
         )
-    if signal.shape == (num_leads, num_leads):
+    if signal.shape == (num_leads, num_leads) and num_leads > 1:
         raise LeadError(
             f"{path}: got a signal of shape {signal.shape}, expected more or fewer samples than leads: which of the "
             "axes is time cannot be known."

@@ -19,7 +19,8 @@ TIME = (
 def lead(code, row, origin="0", unit="uV", scale="2.5", scale_unit="uV"):
     return (
         f'<component><sequence><code code="{code}"/><value xsi:type="SLIST_PQ">'
-        f'<origin value="{origin}" unit="{unit}"/><scale value="{scale}" unit="{scale_unit}"/><digits>{" ".join(map(str, row))}\n</digits></value></sequence>'
+        f'<origin value="{origin}" unit="{unit}"/><scale value="{scale}" unit="{scale_unit}"/>'
+        f"<digits>{' '.join(map(str, row))}\n</digits></value></sequence>"
         "</component>"
     )
 
