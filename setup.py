@@ -43,6 +43,12 @@ EXTRAS = {
     "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],
     "sampling": ["matplotlib>=3.9", "scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
 }
+READERS = {
+    "dicom": ["pydicom>=3,<4"],
+    "edf": ["pyedflib>=0.1.38"],
+    "xml": ["defusedxml>=0.7.1"],
+}
+EXTRAS |= READERS | {"readers": sorted({requirement for group in READERS.values() for requirement in group})}
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 # Left out of "all": many machines are for few people.
 EXTRAS["cluster"] = ["datatrove>=0.8,<1"]
@@ -56,6 +62,7 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
     "ruff>=0.12",
     "scipy-stubs",
+    "sierraecg>=0.4",
     "types-PyYAML",
     "types-tqdm",
 ]

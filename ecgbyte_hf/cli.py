@@ -150,20 +150,38 @@ def _add_read(add: Adder) -> None:
         "read",
         _read,
         "Read one recording and say what it holds.",
-        "ecgbyte read records500/00000/00001_hr",
+        "ecgbyte read records500/00000/00001_hr\n"
+        "  ecgbyte read ecg.csv --sampling-rate 500 --units mV --lead-names I II III aVR aVL aVF V1 V2 V3 V4 V5 V6",
     )
     command.add_argument("path", help="the recording; for WFDB with or without extension")
     command.add_argument("--leads", nargs="+", metavar="LEAD", help="read only these leads")
+    command.add_argument("--format", metavar="NAME", help="read the file as this format (default: found by the file)")
+    command.add_argument("--sampling-rate", type=float, metavar="HZ", help="for a file that states none")
+    command.add_argument(
+        "--lead-names", nargs="+", metavar="LEAD", help="of all channels in the file's order, if it names none"
+    )
+    command.add_argument("--units", metavar="UNIT", help="V, mV, uV or nV, for a file that states none")
 
 
 def _read(options: argparse.Namespace) -> int:
     from ecgbyte_hf.signal.records import read_ecg
 
-    record = read_ecg(options.path, leads=options.leads)
+    record = read_ecg(
+        options.path,
+        format=options.format,
+        leads=options.leads,
+        sampling_rate=options.sampling_rate,
+        lead_names=options.lead_names,
+        units=options.units,
+    )
+    source = record.source or {}
     seconds = record.signal.shape[1] / record.sampling_rate
     _say(f"{record.name}: {record.signal.shape[0]} leads, {seconds:g} s at {record.sampling_rate:g} Hz")
     for name, row in zip(record.lead_names, record.signal, strict=True):
         _say(f"  {name:6} {row.min():8.3f} to {row.max():7.3f} mV")
+    _say(f"format: {source.get('format')} ({', '.join(sorted(set(source.get('units', ()))))})")
+    if source.get("derived_leads"):
+        _say(f"derived from I and II: {', '.join(source['derived_leads'])}")
     _say("problems: " + (", ".join(record.problems) or "none"))
     return 0
 

@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .errors_ecg_byte import LeadError, SamplingRateError, SignalError
-from .leads_ecg_byte import LEAD_PROBLEMS, REFERENCE_LEADS, canonical_lead_name, lead_problems, order_leads
+from .leads_ecg_byte import (
+    LEAD_PROBLEMS,
+    LIMB_LEADS_FROM_I_AND_II,
+    REFERENCE_LEADS,
+    canonical_lead_name,
+    lead_problems,
+    order_leads,
+)
 
 if TYPE_CHECKING:
     from transformers.utils.generic import TensorType
 
 PROFILES = ("reference", "reference-low", "none")
+MISSING_LEADS = ("refuse", "zero", "derive")
 
 #: Hz. The reference defines its filters at this rate; records at another one are brought to it first.
 CLEANING_RATE = 500.0
@@ -66,10 +74,13 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
         leads: output leads, in order; found in a record by name.
         on_problem: problems that are allowed: "nan" (bridged by straight lines in time; a lead with no number at all
             is still refused), "flat", "amplitude" (both passed on). Others are refused.
+        missing_leads: what to do with a record that lacks some of `leads`. "refuse" it; "zero": give rows of zeros,
+            which are no "flat" problem, and a mask that tells which; "derive" III, aVR, aVL and aVF from I and II,
+            which is exact, and refuse others.
         kwargs: what `transformers` keeps in preprocessor_config.json besides.
 
     Raises:
-        ValueError: a profile or problem of another name.
+        ValueError: a profile, problem or choice for missing leads of another name.
         SamplingRateError, LeadError: an output rate or leads that cannot be.
 
     Example:
@@ -89,6 +100,7 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
         sampling_rate: float = 250,
         leads: Sequence[str] = REFERENCE_LEADS,
         on_problem: Sequence[str] = (),
+        missing_leads: str = "refuse",
         **kwargs: Any,
     ):
         """Check and keep the arguments; all of them are written by `save_pretrained`."""
@@ -99,6 +111,8 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
         unknown = [name for name in allowed if name not in LEAD_PROBLEMS]
         if unknown:
             raise ValueError(f"Got on_problem={list(allowed)}, expected names out of {', '.join(LEAD_PROBLEMS)}.")
+        if missing_leads not in MISSING_LEADS:
+            raise ValueError(f"Got missing_leads={missing_leads!r}, expected one of {', '.join(MISSING_LEADS)}.")
         if not leads or isinstance(leads, str):
             raise LeadError(f"Got leads={leads!r}, expected a list of lead names such as {list(REFERENCE_LEADS)}.")
         order_leads(leads, leads)
@@ -107,16 +121,25 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
         self.sampling_rate = int(rate) if rate.is_integer() else rate
         self.leads = [canonical_lead_name(name) for name in leads]
         self.on_problem = sorted(set(allowed))
+        self.missing_leads = missing_leads
 
-    def clean(self, record: Record) -> np.ndarray:
+    @overload
+    def clean(self, record: Record, *, return_lead_mask: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def clean(self, record: Record, *, return_lead_mask: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def clean(self, record: Record, *, return_lead_mask: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Clean one record.
 
         Args:
             record: anything with `signal` ((leads, samples), mV), `sampling_rate` (Hz) and `lead_names`, such as an
                 `EcgRecord`. Channels other than `leads` are not looked at.
+            return_lead_mask: return the mask of the leads too.
 
         Returns:
-            float32 (len(leads), round(samples * output rate / record's rate)), mV.
+            float32 (len(leads), round(samples * output rate / record's rate)), mV; with `return_lead_mask` a pair of
+            it and bool (len(leads),), False where `missing_leads="zero"` made a row of zeros.
 
         Raises:
             LeadError: a lead is missing or there twice, or names and rows differ in number.
@@ -129,12 +152,27 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
         stored = _checked_signal(record.signal, names, where)
         rate = _checked_rate(record.sampling_rate, len(names), f"{where}: sampling_rate")
         self._check_profile(rate, where)
+        leads, mask = self.leads, np.ones(len(self.leads), dtype=bool)
+        if self.missing_leads == "derive":
+            stored, names = _with_limb_leads(stored, names, leads, where)
+        elif self.missing_leads == "zero":
+            mask = _recorded(names, leads, where)
+            leads = [lead for lead, is_there in zip(leads, mask, strict=True) if is_there]
+        cleaned = self._clean_leads(stored, names, leads, rate, where)
+        if not mask.all():
+            cleaned = _with_zeros(cleaned, mask)
+        return (cleaned, mask) if return_lead_mask else cleaned
+
+    def _clean_leads(
+        self, stored: np.ndarray, names: Sequence[str], leads: Sequence[str], rate: float, where: str
+    ) -> np.ndarray:
+        """Clean these leads of a signal; each is cleaned by itself, whichever others are there."""
         try:
-            rows = order_leads(names, self.leads)
+            rows = order_leads(names, leads)
         except LeadError as error:
             raise LeadError(f"{where}: {error}") from None
         signal = stored[rows].astype(np.float64, copy=False)
-        signal = self._without_problems(signal, where)
+        signal = self._without_problems(signal, leads, where)
 
         new_rate = float(self.sampling_rate)
         num_output = _num_samples(signal.shape[1], rate, new_rate)
@@ -172,10 +210,12 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
             return_tensors: "np" or "pt" for one array (records, leads, samples); None for a list of arrays.
 
         Returns:
-            `BatchFeature` with "input_values": float32 (leads, samples) for each record.
+            `BatchFeature` with "input_values": float32 (leads, samples) for each record; with `missing_leads="zero"`
+            also "lead_mask": bool (leads,) for each, False where a lead is missing.
         """
         batch = [records] if hasattr(records, "signal") else records
-        cleaned = [self.clean(record) for record in cast("Sequence[Record]", batch)]
+        pairs = [self.clean(record, return_lead_mask=True) for record in cast("Sequence[Record]", batch)]
+        cleaned = [values for values, _ in pairs]
         lengths = sorted({values.shape[1] for values in cleaned})
         if return_tensors is not None and len(lengths) > 1:
             raise SignalError(
@@ -183,7 +223,10 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
                 f"return_tensors={return_tensors!r}. Cut them to segments first, or leave return_tensors out.",
                 problems=("shape",),
             )
-        return BatchFeature({"input_values": cleaned}, tensor_type=return_tensors)
+        features = {"input_values": cleaned}
+        if self.missing_leads == "zero":
+            features["lead_mask"] = [mask for _, mask in pairs]
+        return BatchFeature(features, tensor_type=return_tensors)
 
     def _check_profile(self, rate: float, where: str) -> None:
         """Refuse rates that the profile is not made for."""
@@ -198,9 +241,9 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
                 "Use profile='none'."
             )
 
-    def _without_problems(self, signal: np.ndarray, where: str) -> np.ndarray:
+    def _without_problems(self, signal: np.ndarray, leads: Sequence[str], where: str) -> np.ndarray:
         """Refuse a signal with problems that are not allowed; bridge NaN where they are."""
-        found = lead_problems(signal, self.leads)
+        found = lead_problems(signal, leads)
         refused = tuple(name for name in found if name not in self.on_problem)
         if refused:
             raise SignalError(
@@ -210,7 +253,7 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
             )
         if "nan" not in found:
             return signal
-        empty = [name for name, row in zip(self.leads, signal, strict=True) if not np.isfinite(row).any()]
+        empty = [name for name, row in zip(leads, signal, strict=True) if not np.isfinite(row).any()]
         if empty:
             raise SignalError(
                 f"{where}: got no number at all in {', '.join(empty)}, expected some to bridge the others from. "
@@ -218,6 +261,41 @@ class EcgByteFeatureExtractor(FeatureExtractionMixin):
                 problems=("nan",),
             )
         return _bridged(signal)
+
+
+def _recorded(names: Sequence[str], leads: Sequence[str], where: str) -> np.ndarray:
+    """Return which of the leads are among a record's names, as bool (leads,); at least one must be."""
+    there = {canonical_lead_name(name).lower() for name in names}
+    mask = np.array([lead.lower() in there for lead in leads])
+    if not mask.any():
+        raise LeadError(
+            f"{where}: got the leads {', '.join(map(str, names)) or 'none'}, expected at least one of "
+            f"{', '.join(leads)}: a record with none of them would be zeros throughout. Leave it out."
+        )
+    return mask
+
+
+def _with_zeros(cleaned: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return all leads, with rows of zeros where the mask is False."""
+    signal = np.zeros((len(mask), cleaned.shape[1]), dtype=cleaned.dtype)
+    signal[mask] = cleaned
+    return signal
+
+
+def _with_limb_leads(
+    stored: np.ndarray, names: Sequence[str], leads: Sequence[str], where: str
+) -> tuple[np.ndarray, list[str]]:
+    """Add those of the wanted leads that are missing and follow from I and II."""
+    there = {canonical_lead_name(name) for name in names}
+    absent = [lead for lead in leads if lead not in there and lead in LIMB_LEADS_FROM_I_AND_II]
+    if not absent or not {"I", "II"} <= there:
+        return stored, list(names)
+    try:
+        limbs = stored[order_leads(names, ("I", "II"))].astype(np.float64)
+    except LeadError as error:
+        raise LeadError(f"{where}: {error}") from None
+    derived = np.array([LIMB_LEADS_FROM_I_AND_II[lead] for lead in absent]) @ limbs
+    return np.concatenate((stored, derived)), [*names, *absent]
 
 
 def _checked_signal(signal: Any, names: Sequence[str], where: str) -> np.ndarray:

@@ -11,6 +11,9 @@ REFERENCE_LEADS = ("I", "II", "III", "aVL", "aVR", "aVF", "V1", "V2", "V3", "V4"
 #: Order in which clinicians read them, for figures.
 CLINICAL_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
+#: Limb lead -> (a, b) with lead = a * I + b * II, exact by Einthoven's law and Goldberger's definitions.
+LIMB_LEADS_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
 #: Problems that `lead_problems` can find, in the order of its answer.
 LEAD_PROBLEMS = ("nan", "flat", "amplitude")
 #: Peak to peak, mV: the largest of the 12 leads must lie in this range. Outside, the gain or the unit is wrong: a gain

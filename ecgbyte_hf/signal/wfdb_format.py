@@ -22,12 +22,9 @@ import numpy as np
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, LeadError, SamplingRateError, UnitError
 from ecgbyte_hf.models.leads_ecg_byte import order_leads
-from ecgbyte_hf.signal.records import EcgRecord
+from ecgbyte_hf.signal.records import MILLIVOLTS, EcgRecord, Given
 
 DESCRIPTION = "WFDB (.hea with its .dat or .mat)"
-
-#: Millivolts in one unit. Case is not reliable (PhysioNet/CinC 2021 has "mv"), and no ECG is in megavolts.
-MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "nv": 1e-6}
 
 #: A header holds a line for each signal and comments; the largest of PhysioNet's ECG databases are below 10 kB.
 _LARGEST_HEADER = 1 << 20
@@ -59,11 +56,14 @@ def recognises(path: Path) -> bool:
     return path.suffix.lower() in (".hea", ".dat") or _header_path(path).is_file()
 
 
-def read(path: Path, leads: Sequence[str] | None = None) -> EcgRecord:
-    """Read a recording, as `read_ecg` says; the path is its name with or without `.hea`, `.dat` or `.mat`."""
+def read(path: Path, leads: Sequence[str] | None, given: Given) -> EcgRecord:
+    """Read a recording, as `read_ecg` says; the path is its name with or without `.hea`, `.dat` or `.mat`.
+
+    A header states everything but, at times, the names of its channels.
+    """
     path = _header_path(path)
     record_line, channels = _parse_header(path)
-    names = [channel["name"] or f"signal {index}" for index, channel in enumerate(channels)]
+    names = _names(path, channels, given)
     try:
         wanted = range(len(names)) if leads is None else order_leads(names, leads)
     except LeadError as error:
@@ -136,6 +136,17 @@ def _header_path(path: Path) -> Path:
     if appended.is_file() or path.suffix.lower() not in (".hea", ".dat", ".mat"):
         return appended
     return path.with_suffix(".hea")
+
+
+def _names(path: Path, channels: list[re.Match[str]], given: Given) -> list[str]:
+    """Return the channels' names; if the header names none of them, those that are given."""
+    if given.lead_names is None or any(channel["name"] for channel in channels):
+        return [channel["name"] or f"signal {index}" for index, channel in enumerate(channels)]
+    if len(given.lead_names) != len(channels):
+        raise LeadError(
+            f"{path}: got {len(given.lead_names)} lead_names, expected {len(channels)}, one for each channel."
+        )
+    return list(given.lead_names)
 
 
 def _header_lines(path: Path) -> list[str]:

@@ -264,7 +264,31 @@ class TestCommands:
         assert lines[0] == "00001_hr: 12 leads, 10 s at 500 Hz" and lines[-1] == "problems: none"
         assert [line.split()[0] for line in lines[1:13]][:4] == ["I", "II", "III", "AVR"]
         assert run("read", test_data / "ptbxl/records500/00000/00001_hr", "--leads", "II") == 0
-        assert len(capsys.readouterr().out.splitlines()) == 3
+        assert len(capsys.readouterr().out.splitlines()) == 4
+
+    def test_read_a_file_that_states_little(self, tmp_path, capsys):
+        path = tmp_path / "ecg.csv"
+        path.write_text("0.1,2\n0.2,1\n0.4,-1\n")
+        arguments = ("--sampling-rate", "2", "--units", "uV", "--lead-names", "I", "V1")
+        assert run("read", path, *arguments) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "ecg: 2 leads, 1.5 s at 2 Hz",
+            "  I         0.000 to   0.000 mV",
+            "  V1       -0.001 to   0.002 mV",
+            "format: text (uV)",
+            "problems: amplitude",
+        ]
+        assert run("read", path, *arguments, "--format", "edf") == 1
+        assert run("read", path, *arguments[2:]) == 1
+        assert "states no sampling rate, and nothing is guessed" in capsys.readouterr().err
+
+    def test_read_derived_leads(self, test_data, capsys):
+        assert run("read", test_data / "ood/ge_muse/musePHI_muse_ecg1.xml") == 0
+        assert capsys.readouterr().out.splitlines()[-3:] == [
+            "format: muse (uV)",
+            "derived from I and II: III, aVR, aVL, aVF",
+            "problems: none",
+        ]
 
     def test_the_whole_way(self, tmp_path, capsys):
         folder = tmp_path

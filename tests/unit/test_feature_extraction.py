@@ -382,12 +382,111 @@ def test_reduced_leads_are_missing_leads(test_data):
     assert EcgByteFeatureExtractor(leads=record.lead_names).clean(record).shape == (2, 2500)
 
 
+# ---- missing leads
+
+
+def without(record, *names):
+    kept = [index for index, name in enumerate(record.lead_names) if name not in names]
+    return changed(record, signal=record.signal[kept], lead_names=[record.lead_names[index] for index in kept])
+
+
+def test_missing_leads_are_refused_unless_chosen_otherwise():
+    record = without(simulated(), "V2", "III")
+    with pytest.raises(LeadError, match="Missing lead III, V2"):
+        EcgByteFeatureExtractor().clean(record)
+    with pytest.raises(LeadError, match="Missing lead V2"):
+        EcgByteFeatureExtractor(missing_leads="derive").clean(record)
+
+
+@pytest.mark.parametrize("profile", ["reference", "none"])
+def test_missing_leads_as_zeros(profile):
+    record = simulated()
+    whole, everything = EcgByteFeatureExtractor(profile).clean(record, return_lead_mask=True)
+    assert everything.dtype == bool and everything.tolist() == [True] * 12
+    extractor = EcgByteFeatureExtractor(profile, missing_leads="zero")
+    signal, mask = extractor.clean(without(record, "aVR", "V6"), return_lead_mask=True)
+    assert mask.dtype == bool and (signal.dtype, signal.shape) == (np.float32, (12, 2500))
+    assert [name for name, there in zip(REFERENCE_LEADS, mask, strict=True) if not there] == ["aVR", "V6"]
+    np.testing.assert_array_equal(signal[~mask], np.zeros((2, 2500)))
+    np.testing.assert_allclose(signal[mask], whole[mask], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(extractor.clean(record), whole)
+
+
+def test_zeros_hide_no_problem_of_other_leads():
+    record = simulated()
+    record.signal[list(record.lead_names).index("V3")] = 0.5
+    extractor = EcgByteFeatureExtractor(missing_leads="zero")
+    with pytest.raises(SignalError, match=r"flat leads \(V3\)"):
+        extractor.clean(without(record, "I"))
+    with pytest.raises(LeadError, match="expected at least one of I, II"):
+        extractor.clean(without(record, *REFERENCE_LEADS))
+    with pytest.raises(LeadError, match="more than once"):
+        extractor.clean(changed(without(record, "I"), lead_names=["II"] * 11))
+
+
+@pytest.mark.parametrize(("profile", "exact_to"), [("none", 1e-6), ("reference", 1e-3)])
+def test_limb_leads_are_derived_from_i_and_ii(profile, exact_to):
+    """The reference's ill-conditioned filter makes 0.0001 mV of the last bit of a derived sample.
+
+    Einthoven and Goldberger, as electrode potentials: I = L - R, II = F - R, III = F - L, aVR = R - (L + F) / 2.
+    """
+    right, left, foot, *chest = np.random.default_rng(5).normal(size=(9, 5000))
+    leads = {"I": left - right, "II": foot - right, "III": foot - left}
+    leads |= {"aVR": right - (left + foot) / 2, "aVL": left - (right + foot) / 2, "aVF": foot - (right + left) / 2}
+    leads |= {f"V{index}": row for index, row in enumerate(chest, 1)}
+    record = SimpleNamespace(signal=np.array(list(leads.values())), sampling_rate=[500] * 12, lead_names=list(leads))
+    extractor = EcgByteFeatureExtractor(profile, missing_leads="derive")
+    expected = EcgByteFeatureExtractor(profile).clean(record)
+    np.testing.assert_array_equal(extractor.clean(record), expected)
+    record = changed(without(record, "III", "aVR", "aVL", "aVF"), sampling_rate=[500] * 8)
+    signal, mask = extractor.clean(record, return_lead_mask=True)
+    np.testing.assert_allclose(signal, expected, rtol=0, atol=exact_to)
+    assert mask.all()
+    record = changed(record, sampling_rate=500)
+    with pytest.raises(LeadError, match="Missing lead II, III"):
+        extractor.clean(without(record, "II"))
+    with pytest.raises(LeadError, match="more than once"):
+        extractor.clean(changed(record, lead_names=["I", "II", "I", "V2", "V3", "V4", "V5", "V6"]))
+
+
+def test_real_records_with_few_leads(test_data):
+    record = read_ecg(test_data / "ood/reduced_leads/two_leads/HR06000")
+    whole = read_ecg(test_data / "ood/ptbxl_cinc2021_mat/HR06000")
+    signal, mask = EcgByteFeatureExtractor(missing_leads="zero").clean(record, return_lead_mask=True)
+    assert mask.tolist() == [True, True] + [False] * 10 and not signal[2:].any()
+    limbs = ["I", "II", "III", "aVL", "aVR", "aVF"]
+    derived = EcgByteFeatureExtractor(leads=limbs, missing_leads="derive").clean(record)
+    # The recorder rounds each lead to 1 uV, and cleaning shrinks noise of that size.
+    np.testing.assert_allclose(derived, EcgByteFeatureExtractor(leads=limbs).clean(whole), atol=0.005)
+
+
+def test_the_mask_in_a_batch():
+    records = [simulated(seed=0), without(simulated(seed=1), "II")]
+    extractor = EcgByteFeatureExtractor(missing_leads="zero")
+    assert [mask.sum() for mask in extractor(records)["lead_mask"]] == [12, 11]
+    batch = extractor(records, return_tensors="pt")
+    assert (str(batch["lead_mask"].dtype), tuple(batch["lead_mask"].shape)) == ("torch.bool", (2, 12))
+    assert batch["lead_mask"][1].tolist() == [True, False] + [True] * 10
+    assert "lead_mask" not in EcgByteFeatureExtractor(missing_leads="derive")(records[:1])
+
+
+def test_the_choice_for_missing_leads_is_saved(tmp_path):
+    EcgByteFeatureExtractor(missing_leads="zero").save_pretrained(tmp_path)
+    assert EcgByteFeatureExtractor.from_pretrained(tmp_path).missing_leads == "zero"
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    del config["missing_leads"]  # as older versions saved it
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    assert EcgByteFeatureExtractor.from_pretrained(tmp_path).missing_leads == "refuse"
+
+
 # ---- as a feature extractor of transformers
 
 
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="expected one of reference, reference-low, none"):
         EcgByteFeatureExtractor("clean")
+    with pytest.raises(ValueError, match="Got missing_leads='skip', expected one of refuse, zero, derive"):
+        EcgByteFeatureExtractor(missing_leads="skip")
     with pytest.raises(ValueError, match="expected names out of nan, flat, amplitude"):
         EcgByteFeatureExtractor(on_problem=["short"])
     for leads in ([], "II", ["I", "i"]):
@@ -423,6 +522,7 @@ def test_what_is_saved(tmp_path):
     assert json.loads((tmp_path / "preprocessor_config.json").read_text()) == {
         "feature_extractor_type": "EcgByteFeatureExtractor",
         "leads": list(REFERENCE_LEADS),
+        "missing_leads": "refuse",
         "on_problem": [],
         "profile": "reference",
         "sampling_rate": 250,

@@ -66,8 +66,8 @@ def test_values_follow_gain_and_baseline(tmp_path, suffix):
 def test_format_by_name(tmp_path):
     path = write_record(tmp_path)
     assert read_ecg(path, format="wfdb").lead_names == ("I", "II")
-    with pytest.raises(EcgFileError, match="got format='edf', expected one of wfdb"):
-        read_ecg(path, format="edf")
+    with pytest.raises(EcgFileError, match="got format='ecg', expected one of wfdb, mat"):
+        read_ecg(path, format="ecg")
 
 
 def test_leads_are_chosen_by_name(tmp_path):
@@ -78,6 +78,41 @@ def test_leads_are_chosen_by_name(tmp_path):
     np.testing.assert_array_equal(chosen.signal, everything.signal[::-1])
     with pytest.raises(LeadError, match=r"rec\.hea: Missing lead V1: got the leads I, II"):
         read_ecg(path, leads=["I", "V1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"sampling_rate": 250}, SamplingRateError, "got sampling_rate=250, expected 500 Hz as the file states"),
+        ({"units": "uV"}, UnitError, "got units='uV', expected mV as the file states"),
+        ({"lead_names": ["II", "I"]}, LeadError, r"got lead_names=\['II', 'I'\], expected \['I', 'II'\] as the file"),
+        ({"lead_names": ["II", "V1"], "leads": ["I"]}, LeadError, "as the file states"),
+        ({"sampling_rate": 0}, SamplingRateError, "Got sampling_rate=0, expected a positive number"),
+        ({"sampling_rate": "500"}, SamplingRateError, "expected a positive number"),
+        ({"sampling_rate": float("nan")}, SamplingRateError, "expected a positive number"),
+        ({"sampling_rate": True}, SamplingRateError, "expected a positive number"),
+        ({"units": "mmHg"}, UnitError, "Got units='mmHg', expected V, mV, uV or nV"),
+        ({"lead_names": "I"}, LeadError, "Got lead_names='I', expected a list"),
+        ({"lead_names": ["I", "lead i"]}, LeadError, "name one lead twice"),
+    ],
+)
+def test_what_is_given_must_agree(tmp_path, given, error, message):
+    with pytest.raises(error, match=message) as caught:
+        read_ecg(write_record(tmp_path), **given)
+    assert type(caught.value) is error
+
+
+def test_what_agrees_changes_nothing(tmp_path):
+    path = write_record(tmp_path)
+    record = read_ecg(path, sampling_rate=np.int64(500), units="MV", lead_names=["lead I", "ii"], leads=["II"])
+    assert (record.lead_names, record.sampling_rate) == (("II",), 500.0)
+
+
+def test_given_names_for_a_header_without_names(tmp_path):
+    path = write_record(tmp_path, "rec 2 500 5\nrec.dat 16 200\nrec.dat 16 100\n")
+    assert read_ecg(path, lead_names=["V1", "V2"]).lead_names == ("V1", "V2")
+    with pytest.raises(LeadError, match="got 1 lead_names, expected 2"):
+        read_ecg(path, lead_names=["V1"])
 
 
 @pytest.mark.parametrize(
@@ -216,8 +251,8 @@ def test_a_path_that_cannot_be_one():
 
 def test_a_folder_and_an_unknown_file(tmp_path):
     refuse(tmp_path, EcgFileError, "no such recording")
-    (tmp_path / "notes.txt").write_text("rec 2 500 5")
-    refuse(tmp_path / "notes.txt", EcgFileError, "of no known format. Expected one of: WFDB")
+    (tmp_path / "notes.md").write_text("rec 2 500 5")
+    refuse(tmp_path / "notes.md", EcgFileError, "of no known format. Expected one of: WFDB")
 
 
 def test_missing_header_and_missing_signal(tmp_path):
