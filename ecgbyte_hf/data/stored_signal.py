@@ -47,7 +47,7 @@ def stored_columns(path: Path, shape: tuple[int, int], sampling_rate: float) -> 
         "lead_names": list(stored.lead_names),
         "gain": list(stored.gains),
         "baseline": list(stored.baselines),
-        "signal": stored.samples.astype(np.int16),
+        "signal": np.ascontiguousarray(stored.samples, dtype=np.int16),
     }
 
 
