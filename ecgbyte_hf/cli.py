@@ -393,7 +393,7 @@ def _add_sample(add: Adder) -> None:
         _sample,
         "Draw the records that a tokenizer is learnt from: uniformly, or as many of every kind of ECG.",
         "ecgbyte sample --data prepared --num-records 1000 --output sample\n"
-        "  ecgbyte sample --data prepared --num-records 1000 --output sample --compare",
+        "  ecgbyte sample --data prepared --num-records 1000 --method uniform --compare --output sample",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     command.add_argument("--num-records", required=True, type=int, help="training records to draw")
@@ -473,7 +473,8 @@ def _say_clusters(draw: Any, path: Path) -> None:
     clusters = draw.clusters
     counts = f"{clusters.sizes[0]} records in the largest, {clusters.sizes[-1]} in the smallest"
     _say(f"  {clusters.num_clusters} clusters by {clusters.algorithm}: {counts}")
-    _say(f"  elbow at k = {clusters.elbow_k}, best silhouette at k = {clusters.silhouette_k}")
+    if len(clusters.fits) > 1:
+        _say(f"  elbow at k = {clusters.elbow_k}, best silhouette at k = {clusters.silhouette_k}")
     _say(f"  figure in {save_figure(plot_corpus_draw(draw), path)}")
 
 
@@ -506,7 +507,8 @@ def _add_train_tokenizer(add: Adder) -> None:
         "train-tokenizer",
         _train_tokenizer,
         "Learn an ECG-Byte vocabulary from the training records of a prepared folder.",
-        "ecgbyte train-tokenizer --data prepared --num-merges 3500 --output ecg-byte",
+        "ecgbyte train-tokenizer --data prepared --num-merges 3500 --output ecg-byte\n"
+        "  ecgbyte train-tokenizer --data prepared --records sample/sample.json --output ecg-byte",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     _add_window(command)

@@ -66,12 +66,14 @@ def _plot_curve(axis: Any, clusters: RecordClusters, name: str) -> None:
     is_inertia = name == "inertia"
     candidate = clusters.elbow_k if is_inertia else clusters.silhouette_k
     values = dict(tried)
-    if candidate in values:
+    is_search = len(tried) > 1
+    if is_search and candidate in values:
         label = f"{'elbow' if is_inertia else 'best'}: k = {candidate}"
         axis.plot([candidate], [values[candidate]], "D", color=_ORANGE, markersize=8, label=label)
     chosen = min(clusters.elbow_k, clusters.silhouette_k)
     is_taken = clusters.algorithm != "dbscan"
-    label = f"chosen: k = {chosen}" if is_taken else f"k = {chosen}, not taken: DBSCAN found {clusters.num_clusters}"
+    label = f"{'chosen' if is_search else 'alone tried'}: k = {chosen}"
+    label = label if is_taken else f"k = {chosen}, not taken: DBSCAN found {clusters.num_clusters}"
     axis.axvline(chosen, color=_BLUE, linestyle="--", linewidth=1.2, label=label)
     if is_inertia and len(tried) > 2:
         axis.plot([tried[0][0], tried[-1][0]], [tried[0][1], tried[-1][1]], color=_GREY, linestyle=":", linewidth=1.0)
@@ -91,7 +93,7 @@ def _plot_sizes(axis: Any, draw: CorpusDraw, clusters: RecordClusters) -> None:
         axis.bar(numbers + 0.2, after, 0.4, color=_BLUE, label="drawn")
     else:
         axis.step(numbers, before, where="mid", color=_GREY, label="all records")
-        axis.step(numbers, after, where="mid", color=_BLUE, linestyle="--", label="drawn")
+        axis.step(numbers, after, where="mid", color=_BLUE, label="drawn")
     if len(sizes) <= 12:
         axis.set_xticks(numbers)
     axis.set_xlabel("cluster, the largest first")
@@ -122,4 +124,14 @@ def _plot_components(axis: Any, clusters: RecordClusters) -> None:
 def _scatter(axis: Any, points: np.ndarray, colour: str, marker: str, size: float, label: str) -> None:
     if len(points):
         # Thousands of vector shapes make a PDF that no viewer scrolls.
-        axis.scatter(*points.T, s=size, c=colour, marker=marker, linewidths=0, alpha=0.7, label=label, rasterized=True)
+        axis.scatter(
+            *points.T,
+            s=size,
+            c=colour,
+            marker=marker,
+            linewidths=0,
+            alpha=0.7,
+            label=label,
+            rasterized=True,
+            zorder=1.0 if colour == _GREY else 2.0,
+        )

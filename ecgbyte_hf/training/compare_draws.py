@@ -1,4 +1,9 @@
-"""Whether it matters which records a tokenizer is learnt from: the draws, judged on held-out records."""
+"""Whether it matters which records a tokenizer is learnt from: the draws, judged on held-out records.
+
+What is measured is the mean over records as common as they are. It favours a draw in which they are as common too:
+with 1,000 merges from 1,000 of 4,400 records of PTB-XL at 100 Hz, stratified draws compressed 0.4 % (2 to 4 clusters)
+and 0.5 % (66 clusters) worse than uniform ones on the 600 records of fold 9, from 200 records 0.6 % and 1.2 %.
+"""
 
 from __future__ import annotations
 
