@@ -6,6 +6,7 @@ byte for byte, as from one process. Broken off, the same command goes on with th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -84,7 +85,7 @@ def on_slurm(
             skip_completed=False,
             **executor_options,
         ).run()
-        _wait_for_parts(job, wait)
+        wait_for_parts(job, wait)
 
     return write
 
@@ -95,10 +96,15 @@ def write_share(folder: str, _: Any, rank: int, world_size: int) -> None:
     job.write_parts(range(rank, job.num_parts, world_size))
 
 
-def _wait_for_parts(job: PrepareJob, wait: Callable[[float], None]) -> None:
+def wait_for_parts(job: PrepareJob, wait: Callable[[float], None] = time.sleep) -> None:
+    """Wait until tasks elsewhere have written all parts of a job; a bar counts them.
+
+    Where a task fails no part comes of it: its log is in the folder that the line before the bar names.
+    """
     from tqdm.auto import tqdm
 
     with tqdm(total=job.num_parts, desc="parts", unit="part") as bar:
+        bar.write(f"waiting for the tasks; their logs are in {job.folder / JOB_FOLDER / 'datatrove'}", file=sys.stderr)
         while (done := job.num_parts_done()) < job.num_parts:
             bar.update(done - bar.n)
             wait(_POLL)

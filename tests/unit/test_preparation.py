@@ -9,6 +9,7 @@ import random
 import signal as signals_of_unix
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,16 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 
 NUM_RECORDS = 150
+SBATCH = """#!/usr/bin/env bash
+set -eu
+script="${@: -1}"
+range=$(sed -n 's/^#SBATCH --array=\\([0-9]*\\)-\\([0-9]*\\).*/\\1 \\2/p' "$script")
+for task in $(seq $range); do
+    SLURM_NODELIST=localhost SLURM_NODEID=0 SLURM_CPUS_PER_TASK=1 SLURM_MEM_PER_CPU=2048 \\
+        SLURM_ARRAY_TASK_ID=$task bash "$script" >&2
+done
+echo "Submitted batch job 7"
+"""
 
 
 def extractor():
@@ -314,6 +325,45 @@ class TestParts:
         assert job.num_parts_done() == 3
         job.finish()
         assert hashes(tmp_path / "tasks") == hashes(tmp_path / "whole")
+
+    @pytest.mark.slow
+    def test_an_array_of_slurm(self, test_data, tmp_path, monkeypatch):
+        """Slurm itself is a stand-in here: `sbatch` that runs the tasks of the array one after another."""
+        from ecgbyte_hf.data.cluster import on_slurm
+
+        commands = tmp_path / "bin"
+        commands.mkdir()
+        for name, lines in (("sbatch", SBATCH), ("scontrol", "#!/bin/sh\necho localhost\n")):
+            (commands / name).write_text(lines)
+            (commands / name).chmod(0o755)
+        places = [str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]
+        monkeypatch.setenv("PATH", os.pathsep.join(places))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [os.getcwd(), *sys.path])))
+        whole = self.plan(test_data, tmp_path / "whole")
+        whole.write_parts(range(3))
+        whole.finish()
+        job = self.plan(test_data, tmp_path / "tasks")
+        looks = []
+        on_slurm(2, partition="cpu", time_limit="01:00:00", wait=looks.append, with_srun=False)(job)
+        assert looks == [] and job.num_parts_done() == 3
+        script = (tmp_path / "tasks" / JOB_FOLDER / "datatrove" / "launch_script.slurm").read_text()
+        assert "#SBATCH --partition=cpu" in script and "#SBATCH --array=0-1" in script
+        job.finish()
+        assert hashes(tmp_path / "tasks") == hashes(tmp_path / "whole")
+
+    def test_waiting_for_tasks_elsewhere(self, test_data, tmp_path, capsys):
+        from ecgbyte_hf.data.cluster import wait_for_parts
+
+        job = self.plan(test_data, tmp_path)
+        looks = []
+
+        def another_machine(seconds):
+            looks.append(seconds)
+            job.write_parts([len(looks) - 1])
+
+        wait_for_parts(job, another_machine)
+        assert len(looks) == 3 and job.num_parts_done() == 3
+        assert "3/3" in capsys.readouterr().err
 
     def test_simulated_records_are_for_one_machine(self, tmp_path):
         from ecgbyte_hf.data.cluster import on_this_machine
