@@ -250,10 +250,16 @@ def _record(row: dict[str, str], statements: Mapping[str, Mapping[str, str]] | N
         "report": row.get("report", "").strip() or None,
         "scp_codes": codes,
         **labels,
-        "validated_by_human": {"True": True, "False": False}.get(row.get("validated_by_human", "").strip()),
+        "validated_by_human": _truth(row.get("validated_by_human", "").strip(), where),
         "filename_lr": record_path(row["filename_lr"], where),
         "filename_hr": record_path(row["filename_hr"], where),
     }
+
+
+def _truth(text: str, where: str) -> bool | None:
+    if text not in ("True", "False", ""):
+        raise EcgDataError(f"{where}: validated_by_human is {text!r:.60}, expected True or False")
+    return text == "True" if text else None
 
 
 def _scp_codes(text: str, where: str) -> list[dict[str, Any]]:

@@ -156,6 +156,7 @@ class TestSmallFolder:
             ({"scp_codes": "['NORM']"}, "line 3: scp_codes is .*with their likelihood"),
             ({"scp_codes": "{'NORM': 'x'}"}, "with their likelihood"),
             ({"scp_codes": "__import__('os').system('true')"}, "expected a Python literal"),
+            ({"validated_by_human": "maybe"}, "line 3: validated_by_human is 'maybe', expected True or False"),
             ({"filename_hr": "../00002_hr"}, "line 3: got the path '../00002_hr'"),
         ],
     )

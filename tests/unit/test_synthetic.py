@@ -133,7 +133,7 @@ class TestBuilder:
         assert splits == {"train": 90, "validation": 5, "test": 5}
 
     def test_unknown_names_are_answered_with_the_known_ones(self):
-        with pytest.raises(EcgDataError, match="known: ecg_qa, synthetic"):
+        with pytest.raises(EcgDataError, match="known: ecg_chat, ecg_qa, mimic_iv_ecg, ptb_xl, synthetic"):
             ecgbyte_hf.load_dataset("ecgqa")
         with pytest.raises(EcgDataError, match="choose one of questions, labels"):
             ecgbyte_hf.load_dataset("synthetic", "signals")
