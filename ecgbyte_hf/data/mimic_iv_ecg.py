@@ -24,7 +24,7 @@ from ecgbyte_hf.data.builder import EcgBuilderConfig, EcgDatasetBuilder, split_g
 from ecgbyte_hf.data.ecg_qa import read_ecg_ids
 from ecgbyte_hf.data.questions import QUESTION_FEATURES, report_question
 from ecgbyte_hf.data.splits import split_of_patient
-from ecgbyte_hf.data.stored_signal import signal_features, stored_columns
+from ecgbyte_hf.data.stored_signal import signal_features, stored_columns_or_none
 from ecgbyte_hf.data.tables import CsvTable, record_path, required_number, whole_number
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
@@ -64,12 +64,14 @@ class MimicIvEcgConfig(EcgBuilderConfig):
     Attributes:
         record_list: The table of records, relative to `data_dir`; `record_list_with_backslashes.csv` can be read too.
         seed: Of the division by patient.
+        skip_unreadable: Leave out records whose files are damaged, with a warning for each, instead of stopping.
         ecg_qa_dir: ECG-QA's `ecgqa` folder: the patients of its MIMIC test ECGs then are in the test split.
     """
 
     version: datasets.Version = datasets.Version("1.0.0")
     record_list: str = "record_list.csv"
     seed: int = 0
+    skip_unreadable: bool = False
     ecg_qa_dir: str | None = None
 
     def tables(self) -> tuple[Path, Path]:
@@ -179,13 +181,16 @@ class MimicIvEcg(EcgDatasetBuilder):
                     row = None if measurement == _NOWHERE else measurements.at(measurement)
                     example = {"ecg_id": study, "patient_id": patient, "filename": path}
                     example |= _measured(row, patient, measurements.where)
-                    yield study, self._example(example)
+                    if (complete := self._example(example)) is not None:
+                        yield study, complete
 
-    def _example(self, example: dict[str, Any]) -> dict[str, Any]:
+    def _example(self, example: dict[str, Any]) -> dict[str, Any] | None:
         if self.config.name == "reports":
             return report_question("mimic_iv_ecg", example["ecg_id"], example["report"], example["filename"])
         if self.config.name == "records":
-            return example | stored_columns(self.config.root() / example["filename"], SHAPE, RATE)
+            path, skip = self.config.root() / example["filename"], self.config.skip_unreadable
+            signal = stored_columns_or_none(path, SHAPE, RATE, skip_unreadable=skip)
+            return None if signal is None else example | signal
         return example
 
 

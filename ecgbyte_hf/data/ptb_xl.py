@@ -24,7 +24,7 @@ from datasets import Features, List, Value
 from ecgbyte_hf.data.builder import EcgBuilderConfig, EcgDatasetBuilder, split_generators
 from ecgbyte_hf.data.questions import QUESTION_FEATURES, report_question
 from ecgbyte_hf.data.splits import split_of_fold
-from ecgbyte_hf.data.stored_signal import signal_features, stored_columns
+from ecgbyte_hf.data.stored_signal import signal_features, stored_columns_or_none
 from ecgbyte_hf.data.tables import CsvTable, record_path, required_number, whole_number
 from ecgbyte_hf.data.translation import DEFAULT_MODEL, ReportTranslator
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -66,6 +66,7 @@ class PtbXlConfig(EcgBuilderConfig):
         metadata: Further tables with records of the same folder, such as rows that were downloaded later; relative to
             `data_dir`.
         reference_folds: The ECG-Byte paper's split (folds 1-7, 8, 9-10) instead of PTB-XL's own (1-8, 9, 10).
+        skip_unreadable: Leave out records whose files are damaged, with a warning for each, instead of stopping.
         translate: Add the reports in English, by machine; the answers of `reports` are then those.
         translation_model: Its name on the Hub, or its folder.
         translation_device: Where it runs, such as `"cuda"`; a GPU if there is one by default.
@@ -74,6 +75,7 @@ class PtbXlConfig(EcgBuilderConfig):
     version: datasets.Version = datasets.Version("1.0.3")
     metadata: Sequence[str] = ()
     reference_folds: bool = False
+    skip_unreadable: bool = False
     translate: bool = False
     translation_model: str = DEFAULT_MODEL
     translation_device: str | None = None
@@ -154,9 +156,11 @@ class PtbXl(EcgDatasetBuilder):
     def _generate_examples(self, shards: list[list[dict[str, Any]]]) -> Iterator[tuple[int, dict[str, Any]]]:
         for rows in shards:
             for row in rows:
-                yield row["ecg_id"], self._example(row)
+                example = self._example(row)
+                if example is not None:
+                    yield row["ecg_id"], example
 
-    def _example(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _example(self, row: dict[str, Any]) -> dict[str, Any] | None:
         if self.config.name == "reports":
             report = row["report_en"] if self.config.translate else row["report"]
             return report_question("ptb_xl", row["ecg_id"], report, row["filename_hr"])
@@ -165,8 +169,9 @@ class PtbXl(EcgDatasetBuilder):
             return example
         filename = row[_file_column(self.config.name)]
         shape = (NUM_LEADS, RATES[self.config.name] * SECONDS)
-        signal = stored_columns(self.config.root() / filename, shape, RATES[self.config.name])
-        return {**example, "filename": filename, **signal}
+        path, rate, skip = self.config.root() / filename, RATES[self.config.name], self.config.skip_unreadable
+        signal = stored_columns_or_none(path, shape, rate, skip_unreadable=skip)
+        return None if signal is None else {**example, "filename": filename, **signal}
 
 
 def main_table(root: str | Path) -> Path:
@@ -245,10 +250,16 @@ def _record(row: dict[str, str], statements: Mapping[str, Mapping[str, str]] | N
         "report": row.get("report", "").strip() or None,
         "scp_codes": codes,
         **labels,
-        "validated_by_human": {"True": True, "False": False}.get(row.get("validated_by_human", "").strip()),
+        "validated_by_human": _truth(row.get("validated_by_human", "").strip(), where),
         "filename_lr": record_path(row["filename_lr"], where),
         "filename_hr": record_path(row["filename_hr"], where),
     }
+
+
+def _truth(text: str, where: str) -> bool | None:
+    if text not in ("True", "False", ""):
+        raise EcgDataError(f"{where}: validated_by_human is {text!r:.60}, expected True or False")
+    return text == "True" if text else None
 
 
 def _scp_codes(text: str, where: str) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def files_fingerprint(files: Iterable[str | Path]) -> str:
     A file that is not there counts as such, so that it is seen when it comes.
     """
     digest = hashlib.sha256()
-    for path in sorted(str(path) for path in files):
+    for path in sorted(os.fspath(path) for path in files):
         try:
             stat = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):

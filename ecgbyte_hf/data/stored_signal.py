@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Array2D, List, Value
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.signal.wfdb_format import read_stored
+
+logger = logging.getLogger(__name__)
 
 #: What format 16 stores where there is no value: NaN in millivolts.
 NO_VALUE = -32768
@@ -49,6 +52,19 @@ def stored_columns(path: Path, shape: tuple[int, int], sampling_rate: float) -> 
         "baseline": list(stored.baselines),
         "signal": np.ascontiguousarray(stored.samples, dtype=np.int16),
     }
+
+
+def stored_columns_or_none(
+    path: Path, shape: tuple[int, int], sampling_rate: float, *, skip_unreadable: bool
+) -> dict[str, Any] | None:
+    """`stored_columns`; with `skip_unreadable` a warning and None where it would raise."""
+    try:
+        return stored_columns(path, shape, sampling_rate)
+    except EcgError as error:
+        if not skip_unreadable:
+            raise
+        logger.warning("left out: %s", error)
+        return None
 
 
 def millivolts(row: dict[str, Any]) -> np.ndarray:

@@ -210,6 +210,15 @@ class TestQuestionTypes:
             streamed = ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", split="train", streaming=True, **options)
             assert [row["sample_id"] for row in streamed] == list(kept)
 
+    def test_processes_that_keep_nothing(self, tmp_path):
+        for number in range(4):
+            kind = "single-query" if number == 3 else "single-verify"
+            path = tmp_path / "ptbxl/template/train" / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps([{**ITEM, "question_type": kind, "sample_id": number}]))
+        options = {"data_dir": tmp_path, "question_types": "single-query", "num_proc": 2, "split": "train"}
+        assert ecgbyte_hf.load_dataset("ecg_qa", "ptbxl-template", **options)["sample_id"][:] == [3]
+
     @pytest.mark.parametrize("kinds", [["single-verify", "double"], "double", []])
     def test_unknown_types_name_the_known(self, tmp_path, kinds):
         write(tmp_path, [ITEM])

@@ -173,6 +173,17 @@ class TestSmallFolder:
         with pytest.raises(EcgFileError, match="1.dat"):
             load("records", tmp_path)
 
+    def test_a_damaged_record_can_be_left_out(self, tmp_path, caplog):
+        make_mimic(tmp_path, 10, signals=True)
+        path = tmp_path / mimic_rows(40_000_004, 10_000_002)[0]["path"]
+        path.with_name("40000004.hea").write_text("damaged")
+        with pytest.raises(EcgFileError, match="40000004.hea: not the header of a WFDB record"):
+            load("records", tmp_path)
+        with caplog.at_level(logging.WARNING):
+            rows = by_id(load("records", tmp_path, skip_unreadable=True))
+        assert set(rows) == {40_000_000 + n for n in range(10)} - {40_000_004}
+        assert "left out: " in caplog.text and "40000004.hea" in caplog.text
+
     @pytest.mark.parametrize("value", ["29999", "32767", "65535", "-29999", ""])
     def test_not_measured(self, tmp_path, value):
         make_mimic(tmp_path, studies=[mimic_rows(1, 10_000_001, t_axis=value, p_axis="-180")])

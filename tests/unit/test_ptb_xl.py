@@ -156,6 +156,7 @@ class TestSmallFolder:
             ({"scp_codes": "['NORM']"}, "line 3: scp_codes is .*with their likelihood"),
             ({"scp_codes": "{'NORM': 'x'}"}, "with their likelihood"),
             ({"scp_codes": "__import__('os').system('true')"}, "expected a Python literal"),
+            ({"validated_by_human": "maybe"}, "line 3: validated_by_human is 'maybe', expected True or False"),
             ({"filename_hr": "../00002_hr"}, "line 3: got the path '../00002_hr'"),
         ],
     )
@@ -176,6 +177,17 @@ class TestSmallFolder:
             load("records100", tmp_path, num_proc=num_proc)
         with pytest.raises(EcgFileError, match="00012_lr.dat.*truncated"):
             list(load("records100", tmp_path, streaming=True, split="train"))
+
+    def test_a_record_that_cannot_be_read_is_left_out_on_request(self, tmp_path, caplog):
+        make_ptb_xl(tmp_path)
+        path = tmp_path / "records100/00000/00012_lr.dat"
+        path.write_bytes(path.read_bytes()[:-2])
+        (tmp_path / "records100/00000/00013_lr.dat").unlink()
+        with caplog.at_level(logging.WARNING):
+            data = load("records100", tmp_path, skip_unreadable=True)
+        assert {i for rows in data.values() for i in rows["ecg_id"]} == set(range(1, 21)) - {12, 13}
+        warnings = [record.message for record in caplog.records if record.message.startswith("left out: ")]
+        assert len(warnings) == 2 and "00012_lr.dat" in warnings[0] and "00013_lr.dat" in warnings[1]
 
     @pytest.mark.parametrize(
         ("samples", "settings", "message"),
@@ -204,7 +216,9 @@ class TestSmallFolder:
             load("metadata", tmp_path / "absent")
         with pytest.raises(EcgDataError, match="needs data_dir"):
             ecgbyte_hf.load_dataset("ptb_xl", "metadata")
-        with pytest.raises(EcgDataError, match="no option folds; known: metadata, reference_folds, translat"):
+        with pytest.raises(
+            EcgDataError, match="no option folds; known: metadata, reference_folds, skip_unreadable, tr"
+        ):
             load("metadata", tmp_path, folds=3)
         with pytest.raises(EcgDataError, match="no rows in the split 'test' here; it has train"):
             load("metadata", tmp_path, split="test")

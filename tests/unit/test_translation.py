@@ -132,6 +132,17 @@ def test_another_model_in_the_same_place(marian, tmp_path):
     assert ReportTranslator(folder, tmp_path, device="cpu").translate(REPORTS) != first
 
 
+def test_a_missing_package_names_the_extra(marian, tmp_path, monkeypatch):
+    import transformers
+
+    def lack(*arguments, **options):
+        raise ImportError("requires the SentencePiece library")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lack)
+    with pytest.raises(EcgDataError, match=r'pip install "ecgbyte-hf\[translate\]" \(requires the SentencePiece'):
+        ReportTranslator(marian, tmp_path).translate(["a"])
+
+
 def test_what_cannot_be_used(marian, tmp_path):
     with pytest.raises(EcgDataError, match="has 1[0-9]* tokens, expected at most 64"):
         ReportTranslator(marian, tmp_path, device="cpu").translate(["sinusrhythmus " * 100])
