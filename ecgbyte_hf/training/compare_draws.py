@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from ecgbyte_hf.data.sampling import CorpusDraw, draw_clusters, draw_stratified,
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
 from ecgbyte_hf.provenance import provenance, write_json
-from ecgbyte_hf.training.train_tokenizer import calibrate, check_training_records, tokenizer_report
+from ecgbyte_hf.training.train_tokenizer import calibrate, check_training_records
 
 METHODS = ("uniform", "stratified")
+#: Samples per token: of all held-out records together, and the 10th percentile of the single records', since it is
+#: for the uncommon ones that a draw is stratified.
+METRICS = ("compression", "compression_p10")
+# Records that one call of the core encodes.
+_BATCH = 64
 
 
 def compare_draws(
@@ -55,9 +61,9 @@ def compare_draws(
         num_threads: Threads of the Rust core.
 
     Returns:
-        `runs` (one for each method and seed: `compression`, `tokens_per_ecg`, `vocabulary_used`, `k`, ...),
-        `compression` by method (`mean`, `sd` over the seeds), `difference` (stratified less uniform of the same seed:
-        `mean`, `sd`), `held_out_records`, `seconds`, `provenance`.
+        `runs` (one for each method and seed: `compression`, `compression_p10`, `merges`, `k`), for each of `METRICS`
+        the `mean` and `sd` over the seeds of `uniform`, `stratified` and `difference` (stratified less uniform of the
+        same seed), `held_out_records`, `seconds`, `provenance`.
 
     Raises:
         EcgDataError: there are no held-out records, fewer than two different seeds, or too few training records.
@@ -93,8 +99,6 @@ def compare_draws(
             runs.append({"method": method, "seed": seed, "k": k, **fit})
             seconds[f"draw {method}"] = seconds.get(f"draw {method}", 0.0) + drawn - start
             seconds["train and measure"] = seconds.get("train and measure", 0.0) + time.perf_counter() - drawn
-    by_method = {name: [run["compression"] for run in runs if run["method"] == name] for name in METHODS}
-    gains = np.subtract(by_method["stratified"], by_method["uniform"]).tolist()
     report = {
         "num_records": num_records,
         "num_merges": num_merges,
@@ -102,8 +106,7 @@ def compare_draws(
         "held_out_records": len(held_out),
         "calibration": {"low": calibration.low, "high": calibration.high},
         "runs": runs,
-        "compression": {name: _mean_and_sd(values) for name, values in by_method.items()},
-        "difference": _mean_and_sd(gains),
+        **{name: _summary(runs, name) for name in METRICS},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "provenance": provenance(
             "sample --compare",
@@ -133,10 +136,23 @@ def _fit_of(
         leads=prepared.leads,
         num_threads=num_threads,
     )
+    tokens: list[int] = []
+    samples: list[int] = []
     signals = (signal for _, signal in prepared.iter_signals(held_out))
-    report = tokenizer_report(tokenizer, signals, num_threads=num_threads)
-    kept = ("compression", "tokens_per_ecg", "vocabulary_used")
-    return {"merges": tokenizer.num_merges, **{name: report[name] for name in kept}}
+    while batch := list(islice(signals, _BATCH)):
+        samples.extend(signal.size for signal in batch)
+        tokens.extend(map(len, tokenizer.encode_signal_batch(batch, num_threads=num_threads)))
+    return {
+        "merges": tokenizer.num_merges,
+        "compression": sum(samples) / sum(tokens),
+        "compression_p10": float(np.percentile(np.divide(samples, tokens), 10.0)),
+    }
+
+
+def _summary(runs: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[str, float]]:
+    by_method = {name: [run[metric] for run in runs if run["method"] == name] for name in METHODS}
+    gains = np.subtract(by_method["stratified"], by_method["uniform"])
+    return {name: _mean_and_sd(values) for name, values in (*by_method.items(), ("difference", gains.tolist()))}
 
 
 def _mean_and_sd(values: Sequence[float]) -> dict[str, float]:
@@ -147,9 +163,12 @@ def comparison_table(report: dict[str, Any]) -> str:
     """The report of `compare_draws` for a terminal."""
     measured = f"{report['held_out_records']} held-out records, {len(report['seeds'])} seeds"
     lines = [f"{report['num_merges']} merges from {report['num_records']} records, measured on {measured}:"]
-    for name in METHODS:
-        values = report["compression"][name]
-        lines.append(f"  {name:12} {values['mean']:.4f} samples per token (sd {values['sd']:.4f})")
-    gain = report["difference"]
-    lines.append(f"  {'difference':12} {gain['mean']:+.4f} (sd {gain['sd']:.4f} over the seeds)")
+    headings = ("samples per token", "10th percentile")
+    lines.append(f"  {'':12} {headings[0]:>22} {headings[1]:>22}")
+    for name in (*METHODS, "difference"):
+        sign = "+" if name == "difference" else ""
+        cells = (
+            f"{report[metric][name]['mean']:{sign}.4f} (sd {report[metric][name]['sd']:.4f})" for metric in METRICS
+        )
+        lines.append(f"  {name:12} " + " ".join(f"{cell:>22}" for cell in cells))
     return "\n".join(lines)

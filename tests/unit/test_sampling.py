@@ -398,12 +398,13 @@ class TestComparison:
             ("stratified", 5),
         ]
         assert all(run["merges"] == 40 and run["compression"] > 1.5 for run in runs)
-        uniform = [run["compression"] for run in runs if run["method"] == "uniform"]
-        stratified = [run["compression"] for run in runs if run["method"] == "stratified"]
-        found = report["compression"]["uniform"]
-        assert (found["mean"], found["sd"]) == pytest.approx((np.mean(uniform), np.std(uniform, ddof=1)))
-        gains = np.subtract(stratified, uniform)
-        assert report["difference"] == pytest.approx({"mean": gains.mean(), "sd": gains.std(ddof=1)})
+        for metric in ("compression", "compression_p10"):
+            uniform = [run[metric] for run in runs if run["method"] == "uniform"]
+            stratified = [run[metric] for run in runs if run["method"] == "stratified"]
+            expected = {"uniform": uniform, "stratified": stratified, "difference": np.subtract(stratified, uniform)}
+            for name, values in expected.items():
+                found = report[metric][name]
+                assert (found["mean"], found["sd"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
         assert report["held_out_records"] == 4
 
     def test_one_run_against_the_tokenizer_made_by_hand(self, sampled, small_prepared):
@@ -421,8 +422,10 @@ class TestComparison:
             leads=["I", "aVF"],
         )
         others = [small_prepared.signal(n) for n in small_prepared.ecg_ids if n not in train]
-        tokens = sum(len(tokenizer.encode_signal(signal)) for signal in others)
-        assert report["runs"][2]["compression"] == sum(signal.size for signal in others) / tokens
+        tokens = [len(tokenizer.encode_signal(signal)) for signal in others]
+        assert report["runs"][2]["compression"] == sum(signal.size for signal in others) / sum(tokens)
+        each = sorted(signal.size / count for signal, count in zip(others, tokens, strict=True))
+        assert report["runs"][2]["compression_p10"] == pytest.approx(each[0] + 0.3 * (each[1] - each[0]))
 
     def test_refusals(self, sampled, small_prepared, monkeypatch):
         table = FeatureTable.load(sampled / "features.parquet")
@@ -437,19 +440,25 @@ class TestComparison:
             compare_draws(opened, table, num_records=5)
 
     def test_table(self):
+        values = {
+            "uniform": {"mean": 4.5, "sd": 0.25},
+            "stratified": {"mean": 4.75, "sd": 0.125},
+            "difference": {"mean": 0.25, "sd": 0.1},
+        }
         report = {
             "num_records": 200,
             "num_merges": 1000,
             "held_out_records": 600,
             "seeds": [0, 1, 2],
-            "compression": {"uniform": {"mean": 4.5, "sd": 0.25}, "stratified": {"mean": 4.75, "sd": 0.125}},
-            "difference": {"mean": 0.25, "sd": 0.1},
+            "compression": values,
+            "compression_p10": {name: {"mean": 3.0, "sd": 0.5} for name in values},
         }
         assert comparison_table(report).splitlines() == [
             "1000 merges from 200 records, measured on 600 held-out records, 3 seeds:",
-            "  uniform      4.5000 samples per token (sd 0.2500)",
-            "  stratified   4.7500 samples per token (sd 0.1250)",
-            "  difference   +0.2500 (sd 0.1000 over the seeds)",
+            "                    samples per token        10th percentile",
+            "  uniform          4.5000 (sd 0.2500)     3.0000 (sd 0.5000)",
+            "  stratified       4.7500 (sd 0.1250)     3.0000 (sd 0.5000)",
+            "  difference      +0.2500 (sd 0.1000)    +3.0000 (sd 0.5000)",
         ]
 
 
