@@ -32,10 +32,11 @@ impl Cleaning {
     ///
     /// # Errors
     /// [`Error::SignalTooShort`] for one of the steps; [`Error::Memory`].
-    pub fn apply(&self, leads: &Leads) -> Result<Vec<f64>> {
+    pub fn apply(&self, leads: Leads) -> Result<Vec<f64>> {
         self.check_length(leads.num_samples())?;
-        let cleaned = leads.map_groups(|group| self.apply_to_group(group))?;
-        cleaned.into_rows()
+        leads
+            .map_groups(|group| self.apply_to_group(group))?
+            .into_rows()
     }
 
     fn check_length(&self, samples: usize) -> Result<()> {
@@ -66,10 +67,12 @@ impl Cleaning {
         }
     }
 
-    fn apply_to_group(&self, group: &[Block]) -> Result<Vec<Block>> {
-        let mut group = filter::apply(&self.filters, group)?;
+    fn apply_to_group(&self, mut group: Vec<Block>) -> Result<Vec<Block>> {
+        for filter in &self.filters {
+            filter.apply(&mut group);
+        }
         if let Some(shrinkage) = &self.shrinkage {
-            group = shrinkage.apply(group);
+            shrinkage.apply(&mut group);
         }
         match self.num_samples {
             Some(num_samples) if num_samples != group.len() => {

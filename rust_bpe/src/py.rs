@@ -236,7 +236,7 @@ fn cleaned<'py>(
         SignalArray::Float64(values) => Leads::new(values.as_slice()?, samples)?,
     };
     let py = signal.py();
-    let cleaned = py.detach(|| cleaning.apply(&leads))?;
+    let cleaned = py.detach(|| cleaning.apply(leads))?;
     cleaned
         .into_pyarray(py)
         .reshape([num_leads, cleaning.num_samples.unwrap_or(samples)])

@@ -1,6 +1,6 @@
 //! Recursive filters, forwards and backwards.
 
-use super::leads::{Block, LANES, vec_of};
+use super::leads::Block;
 use crate::{Error, Result};
 
 /// The recursion `y[t] = b[0] x[t] + b[1] x[t-1] + ... - a[1] y[t-1] - ...` in transposed direct form II.
@@ -45,19 +45,20 @@ impl Section {
         })
     }
 
-    /// Filter in place, from the state that a constant input of `first` has led to.
-    fn run<'a>(&self, samples: impl Iterator<Item = &'a mut Block>, first: Block) {
-        let mut state: Vec<Block> = self
-            .steady
-            .iter()
-            .map(|steady| first.map(|value| steady * value))
-            .collect();
+    /// The state that a constant input of `first` leads to.
+    fn state(&self, first: Block) -> Vec<Block> {
+        let of_constant = |steady: &f64| first.map(|value| steady * value);
+        self.steady.iter().map(of_constant).collect()
+    }
+
+    /// Filter in place, from a state to the next.
+    fn run<'a>(&self, samples: impl Iterator<Item = &'a mut Block>, state: &mut [Block]) {
         // With a known order the state stays in registers.
         match self.taps.len() {
-            2 => recurse_fixed::<2>(samples, self.b0, &self.taps, &state),
-            4 => recurse_fixed::<4>(samples, self.b0, &self.taps, &state),
-            8 => recurse_fixed::<8>(samples, self.b0, &self.taps, &state),
-            _ => recurse(samples, self.b0, &self.taps, &mut state),
+            2 => recurse_fixed::<2>(samples, self.b0, &self.taps, state),
+            4 => recurse_fixed::<4>(samples, self.b0, &self.taps, state),
+            8 => recurse_fixed::<8>(samples, self.b0, &self.taps, state),
+            _ => recurse(samples, self.b0, &self.taps, state),
         }
     }
 }
@@ -66,12 +67,15 @@ fn recurse_fixed<'a, const ORDER: usize>(
     samples: impl Iterator<Item = &'a mut Block>,
     b0: f64,
     taps: &[Tap],
-    state: &[Block],
+    state: &mut [Block],
 ) {
-    if let (Some(&taps), Some(&(mut state))) =
-        (taps.first_chunk::<ORDER>(), state.first_chunk::<ORDER>())
-    {
-        recurse(samples, b0, &taps, &mut state);
+    if let (Some(&taps), Some(state)) = (
+        taps.first_chunk::<ORDER>(),
+        state.first_chunk_mut::<ORDER>(),
+    ) {
+        let mut local = *state;
+        recurse(samples, b0, &taps, &mut local);
+        *state = local;
     }
 }
 
@@ -118,47 +122,33 @@ impl Filter {
         self.padding
     }
 
-    fn run(&self, samples: &mut [Block]) {
-        let Some(&first) = samples.first() else {
+    /// Filter a group of leads in place; it is longer than the padding.
+    pub(super) fn apply(&self, samples: &mut [Block]) {
+        let (Some(&first), Some(&last)) = (samples.first(), samples.last()) else {
             return;
         };
-        for section in &self.sections {
-            section.run(samples.iter_mut(), first);
-        }
-        let last = samples[samples.len() - 1];
-        for section in &self.sections {
-            section.run(samples.iter_mut().rev(), last);
-        }
-    }
-}
-
-/// All filters over one group of leads, which is longer than the padding of each.
-pub(super) fn apply(filters: &[Filter], samples: &[Block]) -> Result<Vec<Block>> {
-    let margin = filters.iter().map(Filter::padding).max().unwrap_or(0);
-    let end = margin + samples.len();
-    let mut buffer = vec_of(end + margin)?;
-    buffer.resize(margin, [0.0; LANES]);
-    buffer.extend_from_slice(samples);
-    buffer.resize(end + margin, [0.0; LANES]);
-    for filter in filters {
-        let extended = &mut buffer[margin - filter.padding..end + filter.padding];
-        extend(extended, filter.padding);
-        filter.run(extended);
-    }
-    buffer.truncate(end);
-    buffer.drain(..margin);
-    Ok(buffer)
-}
-
-/// Write the continuation into the outermost `padding` samples of both ends.
-fn extend(samples: &mut [Block], padding: usize) {
-    let last = samples.len() - 1;
-    for distance in 1..=padding {
-        let mirrored = |centre: Block, inner: Block| -> Block {
-            std::array::from_fn(|lane| 2.0 * centre[lane] - inner[lane])
+        let mirrored = |centre: Block| {
+            move |inner: &Block| std::array::from_fn(|lane| 2.0 * centre[lane] - inner[lane])
         };
-        samples[padding - distance] = mirrored(samples[padding], samples[padding + distance]);
-        let end = last - padding;
-        samples[end + distance] = mirrored(samples[end], samples[end - distance]);
+        let inner = samples.iter().skip(1).take(self.padding);
+        let mut before: Vec<Block> = inner.map(mirrored(first)).collect();
+        before.reverse();
+        let inner = samples.iter().rev().skip(1).take(self.padding);
+        let mut after: Vec<Block> = inner.map(mirrored(last)).collect();
+
+        let start = before.first().copied().unwrap_or(first);
+        for section in &self.sections {
+            let mut state = section.state(start);
+            section.run(before.iter_mut(), &mut state);
+            section.run(samples.iter_mut(), &mut state);
+            section.run(after.iter_mut(), &mut state);
+        }
+        let end = after.last().or(samples.last()).copied().unwrap_or(last);
+        for section in &self.sections {
+            let mut state = section.state(end);
+            section.run(after.iter_mut().rev(), &mut state);
+            section.run(samples.iter_mut().rev(), &mut state);
+            section.run(before.iter_mut().rev(), &mut state);
+        }
     }
 }

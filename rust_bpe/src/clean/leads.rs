@@ -47,18 +47,14 @@ impl Leads {
 
     /// The leads that `apply` makes of each group.
     pub(super) fn map_groups(
-        &self,
-        apply: impl Fn(&[Block]) -> Result<Vec<Block>>,
+        self,
+        apply: impl Fn(Vec<Block>) -> Result<Vec<Block>>,
     ) -> Result<Self> {
-        let groups: Vec<_> = self
-            .groups
-            .iter()
-            .map(|group| apply(group))
-            .collect::<Result<_>>()?;
+        let groups: Vec<_> = self.groups.into_iter().map(apply).collect::<Result<_>>()?;
         Ok(Self {
-            num_leads: self.num_leads,
             num_samples: groups.first().map_or(0, Vec::len),
             groups,
+            ..self
         })
     }
 

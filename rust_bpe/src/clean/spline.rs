@@ -6,6 +6,9 @@ use crate::Result;
 /// Samples that a cubic needs.
 pub(super) const SHORTEST: usize = 4;
 
+/// After so many steps of the elimination nothing changes.
+const NUM_FACTORS: usize = 32;
+
 /// The cubic spline through the samples, not-a-knot at the ends, at `num_samples` points from the first to
 /// the last sample. That is `scipy.interpolate.interp1d(kind="cubic")` on uniform grids, up to rounding.
 pub(super) fn resample(samples: &[Block], num_samples: usize) -> Result<Vec<Block>> {
@@ -48,18 +51,16 @@ fn bends(samples: &[Block]) -> Result<Vec<Block>> {
     for i in [1, last - 1] {
         bends[i] = std::array::from_fn(|lane| difference(i, lane) / 6.0);
     }
-    // What is left of bend[i+1] in the equation of bend[i] after elimination.
-    let mut factors: Vec<f64> = vec_of(samples.len())?;
-    factors.resize(samples.len(), 0.0);
+    let factors = factors();
+    let factor = |i: usize| factors[(i - 2).min(NUM_FACTORS - 1)];
     for i in 2..last - 1 {
-        factors[i] = 1.0 / (4.0 - factors[i - 1]);
         let before: Block = bends[i - 1];
-        bends[i] = std::array::from_fn(|lane| (difference(i, lane) - before[lane]) * factors[i]);
+        bends[i] = std::array::from_fn(|lane| (difference(i, lane) - before[lane]) * factor(i));
     }
     for i in (2..last - 1).rev() {
         let after: Block = bends[i + 1];
         for (bend, after) in bends[i].iter_mut().zip(after) {
-            *bend -= factors[i] * after;
+            *bend -= factor(i) * after;
         }
     }
     let line = |near: Block, far: Block| -> Block {
@@ -68,4 +69,14 @@ fn bends(samples: &[Block]) -> Result<Vec<Block>> {
     bends[0] = line(bends[1], bends[2]);
     bends[last] = line(bends[last - 1], bends[last - 2]);
     Ok(bends)
+}
+
+/// How much of bend[i+1] is left in the equation of bend[i] after elimination, from i = 2 on. Each step takes a
+/// fourteenth of the distance to the limit, so that all further ones are equal.
+fn factors() -> [f64; NUM_FACTORS] {
+    let mut factor = 0.0;
+    std::array::from_fn(|_| {
+        factor = 1.0 / (4.0 - factor);
+        factor
+    })
 }

@@ -64,25 +64,26 @@ impl Shrinkage {
         (self.analysis.len() - 1).saturating_mul(1 << self.levels)
     }
 
-    pub(super) fn apply(&self, samples: Vec<Block>) -> Vec<Block> {
-        let length = samples.len();
-        let mut approximation = samples;
+    /// Shrink a group of leads in place.
+    pub(super) fn apply(&self, samples: &mut [Block]) {
         let mut details = Vec::with_capacity(self.levels);
+        let mut approximations: Vec<Vec<Block>> = Vec::with_capacity(self.levels);
         for _ in 0..self.levels {
-            let (coarse, detail) = self.decompose(&approximation);
-            approximation = coarse;
+            let finer = approximations.last().map_or(&*samples, |coarse| coarse);
+            let (coarse, detail) = self.decompose(finer);
+            approximations.push(coarse);
             details.push(detail);
         }
         let threshold = details.last().map_or([0.0; LANES], |detail| noise(detail));
-        for detail in details.iter_mut().rev() {
-            for block in detail.iter_mut() {
+        while let (Some(coarse), Some(mut detail)) = (approximations.pop(), details.pop()) {
+            for block in &mut detail {
                 *block = std::array::from_fn(|lane| shrunk(block[lane], threshold[lane]));
             }
-            approximation = self.reconstruct(&approximation, detail);
+            let finer = approximations
+                .last_mut()
+                .map_or(&mut *samples, |finer| finer);
+            self.reconstruct(&coarse, &detail, finer);
         }
-        // An odd length comes back with one sample more.
-        approximation.truncate(length);
-        approximation
     }
 
     /// Every second value of the convolutions with both filters, the signal mirrored at its ends.
@@ -91,19 +92,10 @@ impl Shrinkage {
         let num_outputs = usize::midpoint(length, taps - 1);
         let mut coarse = Vec::with_capacity(num_outputs);
         let mut detail = Vec::with_capacity(num_outputs);
-        for newest in (1..).step_by(2).take(num_outputs) {
-            let (low, high) = if newest + 1 < taps {
-                let indices = (0..=newest).rev().chain(0..taps - newest - 1);
-                weighted(self.analysis.iter().zip(indices.map(|i| &samples[i])))
-            } else if newest < length {
-                let window = samples[newest + 1 - taps..=newest].iter().rev();
-                weighted(self.analysis.iter().zip(window))
-            } else {
-                // The mirrored samples are added first and from the end of the signal on, as PyWavelets does.
-                let beyond = newest + 1 - length;
-                let (outside, inside) = self.analysis.split_at(beyond);
-                let mirrored = outside.iter().rev().zip(samples.iter().rev());
-                weighted(mirrored.chain(inside.iter().zip(samples.iter().rev())))
+        for newest in (1_usize..).step_by(2).take(num_outputs) {
+            let (low, high) = match samples.get((newest + 1).wrapping_sub(taps)..=newest) {
+                Some(window) => weighted(self.analysis.iter().zip(window.iter().rev())),
+                None => self.weighted_at_end(samples, newest),
             };
             coarse.push(low);
             detail.push(high);
@@ -111,27 +103,43 @@ impl Shrinkage {
         (coarse, detail)
     }
 
-    /// The signal of which `decompose` would give these.
-    fn reconstruct(&self, coarse: &[Block], detail: &[Block]) -> Vec<Block> {
-        let (pairs, _) = self.synthesis.as_chunks::<2>();
-        let mut samples = Vec::with_capacity(2 * detail.len());
-        let windows = coarse.windows(pairs.len()).zip(detail.windows(pairs.len()));
-        for (coarse, detail) in windows {
-            let [mut from_coarse, mut from_detail] = [[[0.0; LANES]; 2]; 2];
-            let values = coarse.iter().zip(detail).rev();
-            for (taps, (coarse, detail)) in pairs.iter().zip(values) {
-                for (parity, tap) in taps.iter().enumerate() {
-                    for lane in 0..LANES {
-                        from_coarse[parity][lane] += tap.low * coarse[lane];
-                        from_detail[parity][lane] += tap.high * detail[lane];
-                    }
-                }
-            }
-            samples.extend([0, 1].map(|parity| -> Block {
-                std::array::from_fn(|lane| from_coarse[parity][lane] + from_detail[parity][lane])
-            }));
+    /// The sums where the filters reach beyond the first or the last sample.
+    #[inline(never)]
+    fn weighted_at_end(&self, samples: &[Block], newest: usize) -> (Block, Block) {
+        if newest < samples.len() {
+            let beyond = 0..self.analysis.len() - newest - 1;
+            let indices = (0..=newest).rev().chain(beyond);
+            return weighted(self.analysis.iter().zip(indices.map(|i| &samples[i])));
         }
-        samples
+        // Those beyond come first and from the end of the signal on, as in PyWavelets.
+        let (outside, inside) = self.analysis.split_at(newest + 1 - samples.len());
+        let mirrored = outside.iter().rev().zip(samples.iter().rev());
+        weighted(mirrored.chain(inside.iter().zip(samples.iter().rev())))
+    }
+
+    /// Write the signal of which `decompose` would give these. (Of an odd length they give one sample more.)
+    fn reconstruct(&self, coarse: &[Block], detail: &[Block], samples: &mut [Block]) {
+        let (pairs, _) = self.synthesis.as_chunks::<2>();
+        let windows = coarse.windows(pairs.len()).zip(detail.windows(pairs.len()));
+        for (pair, (coarse, detail)) in samples.chunks_mut(2).zip(windows) {
+            let zero = [0.0; LANES];
+            let (mut even, mut odd) = ((zero, zero), (zero, zero));
+            for ([for_even, for_odd], (coarse, detail)) in
+                pairs.iter().zip(coarse.iter().zip(detail).rev())
+            {
+                even = (
+                    plus(even.0, for_even.low, coarse),
+                    plus(even.1, for_even.high, detail),
+                );
+                odd = (
+                    plus(odd.0, for_odd.low, coarse),
+                    plus(odd.1, for_odd.high, detail),
+                );
+            }
+            for (sample, (low, high)) in pair.iter_mut().zip([even, odd]) {
+                *sample = std::array::from_fn(|lane| low[lane] + high[lane]);
+            }
+        }
     }
 }
 
@@ -140,12 +148,15 @@ impl Shrinkage {
 fn weighted<'a>(terms: impl Iterator<Item = (&'a Taps, &'a Block)>) -> (Block, Block) {
     let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
     for (taps, block) in terms {
-        for lane in 0..LANES {
-            low[lane] += taps.low * block[lane];
-            high[lane] += taps.high * block[lane];
-        }
+        low = plus(low, taps.low, block);
+        high = plus(high, taps.high, block);
     }
     (low, high)
+}
+
+#[inline(always)]
+fn plus(sum: Block, tap: f64, block: &Block) -> Block {
+    std::array::from_fn(|lane| sum[lane] + tap * block[lane])
 }
 
 /// The standard deviation of noise that has these details; NaN where one of them is.

@@ -7,7 +7,7 @@ use crate::twin;
 
 fn clean(leads: &[Vec<f64>], cleaning: &Cleaning) -> Result<Vec<Vec<f64>>, Error> {
     let samples = leads.first().map_or(0, Vec::len);
-    let flat = cleaning.apply(&Leads::new(&leads.concat(), samples)?)?;
+    let flat = cleaning.apply(Leads::new(&leads.concat(), samples)?)?;
     let samples = cleaning.num_samples.unwrap_or(samples);
     Ok(flat.chunks(samples.max(1)).map(<[f64]>::to_vec).collect())
 }
@@ -167,8 +167,8 @@ fn float32_is_computed_in_float64() {
     let double: Vec<f64> = single.iter().map(|&value| value.into()).collect();
     let cleaning = shrinkage(&db2(), 2);
     assert_eq!(
-        cleaning.apply(&Leads::new(&single, 40).unwrap()).unwrap(),
-        cleaning.apply(&Leads::new(&double, 40).unwrap()).unwrap()
+        cleaning.apply(Leads::new(&single, 40).unwrap()).unwrap(),
+        cleaning.apply(Leads::new(&double, 40).unwrap()).unwrap()
     );
 }
 
