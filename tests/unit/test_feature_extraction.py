@@ -1,7 +1,10 @@
 """Cleaning: equal to the reference's way of doing it, and every record that must be refused."""
 
+import importlib.util
 import json
 import platform
+import sys
+import types
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -187,6 +190,22 @@ def test_both_ways_are_one(monkeypatch, profile, num_samples):
     np.testing.assert_allclose(in_rust, cleaning._cleaned(*arguments), rtol=0, atol=1e-13)
     if platform.machine() in ("x86_64", "AMD64"):
         np.testing.assert_array_equal(same_length, cleaning._cleaned(signal, filters, num_samples))
+
+
+@pytest.mark.parametrize("core", [None, types.ModuleType("rust_bpe")], ids=["absent", "older"])
+def test_without_the_core(monkeypatch, core):
+    """As a copy in a Hub repository may be loaded."""
+    monkeypatch.setitem(sys.modules, "rust_bpe", core)
+    spec = importlib.util.spec_from_file_location("ecgbyte_hf.models.copy_without_core", cleaning.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, copy)
+    spec.loader.exec_module(copy)
+    assert copy._clean_in_rust is None
+    for profile in ("reference", "sos"):
+        cleaned = copy.EcgByteFeatureExtractor(profile).clean(simulated())
+        np.testing.assert_allclose(
+            cleaned, EcgByteFeatureExtractor(profile).clean(simulated()), rtol=2**-23, atol=1e-12
+        )
 
 
 # ---- second-order sections
@@ -602,6 +621,7 @@ def test_arguments_are_checked():
     [
         {},
         {"profile": "reference-low", "sampling_rate": 100.5, "leads": ["V1", "II"], "on_problem": ("nan", "flat")},
+        {"profile": "sos", "sampling_rate": 500},
         {"profile": "none", "sampling_rate": np.float64(500), "on_problem": "amplitude"},
     ],
 )

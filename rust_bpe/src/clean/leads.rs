@@ -2,7 +2,9 @@
 
 use crate::{Error, Result};
 
-/// Leads that are computed at once.
+/// Leads that are computed at once. For 12 leads of 5000 samples, 6 or 12 at once would take 1.3 ms where 4
+/// take 1.4, but a single lead would cost as much. On AVX2 4 take 1.1 ms and 12 take 0.9: not worth the
+/// `unsafe` call that choosing it at run time needs.
 pub(super) const LANES: usize = 4;
 
 /// One sample of each lead of a group.
