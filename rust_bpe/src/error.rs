@@ -91,6 +91,39 @@ pub enum Error {
     )]
     NotFinite { position: Vec<usize>, value: f64 },
 
+    #[error(
+        "the filter has {b} numbers in b, {a} in a and {zi} in zi: expected at least one in b and in a, two in one \
+         of them, and in zi one less than in the longer, as scipy.signal.lfilter_zi(b, a) gives"
+    )]
+    FilterShape { b: usize, a: usize, zi: usize },
+
+    #[error("a[0] of the filter is {value}: expected a finite number other than 0")]
+    LeadingCoefficient { value: f64 },
+
+    #[error(
+        "the wavelet has {taps} numbers: expected an even count, the low-pass filter of an orthogonal wavelet \
+         such as pywt.Wavelet('db6').dec_lo"
+    )]
+    WaveletTaps { taps: usize },
+
+    #[error("levels is {levels}: expected 1 to {limit}")]
+    Levels { levels: usize, limit: usize },
+
+    #[error(
+        "the signal has {samples} samples: expected at least {least} for {step}; give a longer signal, or leave \
+         the step out"
+    )]
+    SignalTooShort {
+        samples: usize,
+        least: usize,
+        step: String,
+    },
+
+    #[error(
+        "{bytes} bytes more do not fit into memory: expected a shorter signal or fewer num_samples"
+    )]
+    Memory { bytes: usize },
+
     #[error("{option} is {got:?}: expected one of {expected:?}")]
     UnknownName {
         option: &'static str,
@@ -107,6 +140,14 @@ impl Error {
             what,
             index,
             source: Box::new(self),
+        }
+    }
+
+    pub(crate) fn filter_shape(b: &[f64], a: &[f64], zi: &[f64]) -> Self {
+        Self::FilterShape {
+            b: b.len(),
+            a: a.len(),
+            zi: zi.len(),
         }
     }
 

@@ -17,7 +17,10 @@
 //! assert_eq!(bpe.decode(&[3, 2, 0])?, [0, 1, 2, 0]);
 //! # Ok::<(), Error>(())
 //! ```
+//!
+//! Before that, a recording is cleaned ([`Cleaning`]).
 
+mod clean;
 mod encode;
 mod error;
 mod greedy;
@@ -29,6 +32,7 @@ mod train;
 #[cfg(feature = "python")]
 mod py;
 
+pub use clean::{Cleaning, Filter, Leads, Section, Shrinkage};
 pub use encode::{Algorithm, Bpe, LeadBoundary, SignalEncoding};
 pub use error::{Error, Result};
 pub use quantize::Quantizer;

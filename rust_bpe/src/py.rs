@@ -1,5 +1,6 @@
 //! The Python module. Nothing reads a Python array without the GIL, because another thread could change
-//! it meanwhile: symbols are copied before it is released, signals are quantised, which is as quick.
+//! it meanwhile: symbols are copied before it is released, signals are quantised or laid out, which is as
+//! quick.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,12 @@ use numpy::{
     Element, IntoPyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::{
-    Algorithm, Corpus, Error, LeadBoundary, Pair, Quantizer, SignalEncoding, TrainOptions,
+    Algorithm, Cleaning, Corpus, Error, Filter, LeadBoundary, Leads, Pair, Quantizer, Section,
+    Shrinkage, SignalEncoding, TrainOptions,
 };
 
 /// Time between two looks at Ctrl-C and the progress callback: short for a person, long against the
@@ -30,6 +32,7 @@ impl From<Error> for PyErr {
         }
         match cause {
             Error::TokenId { .. } => PyKeyError::new_err(message),
+            Error::Memory { .. } => PyMemoryError::new_err(message),
             Error::ThreadPool { .. } => PyRuntimeError::new_err(message),
             _ => PyValueError::new_err(message),
         }
@@ -40,7 +43,7 @@ impl From<Error> for PyErr {
 #[pymodule(name = "_core")]
 mod module {
     #[pymodule_export]
-    use super::{Bpe, quantize, train};
+    use super::{Bpe, clean, filtfilt, quantize, train};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
@@ -131,6 +134,112 @@ fn quantize<'py>(
         _ => error,
     })?;
     symbols.into_pyarray(signal.py()).reshape(shape)
+}
+
+/// A recursive filter over each lead, forwards and backwards: scipy.signal.filtfilt.
+///
+/// Args:
+///     signal: (leads, samples) float32 or float64 array, with any strides; computed in float64.
+///     b, a: the filter's coefficients.
+///     zi: its state after a constant input of 1, scipy.signal.lfilter_zi(b, a).
+///     padding: samples by which each end is continued, point-symmetrically to the last one; filtfilt's
+///         default is 3 * max(len(a), len(b)).
+///
+/// Returns:
+///     float64 array of the signal's shape. NaN and infinity spread as in scipy.
+///
+/// Raises:
+///     TypeError: the signal is not a float32 or float64 array, or the filter not numbers.
+///     ValueError: the signal is not 2-D or not longer than the padding; b, a and zi do not fit together.
+#[pyfunction]
+#[pyo3(signature = (signal, b, a, zi, padding))]
+fn filtfilt<'py>(
+    signal: &Bound<'py, PyAny>,
+    b: Vec<f64>,
+    a: Vec<f64>,
+    zi: Vec<f64>,
+    padding: isize,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let cleaning = Cleaning {
+        filters: vec![filter_of((vec![(b, a, zi)], padding))?],
+        ..Cleaning::default()
+    };
+    cleaned(signal, &cleaning)
+}
+
+/// Several filters, wavelet shrinkage and a cubic spline over each lead, in one go.
+///
+/// Args:
+///     signal: (leads, samples) float32 or float64 array, with any strides; computed in float64.
+///     filters: one (sections, padding) for each filter, its sections (b, a, zi) and the padding as in filtfilt.
+///         All sections run forwards, then all backwards, as in scipy.signal.sosfiltfilt.
+///     wavelet: the low-pass analysis filter of an orthogonal wavelet, pywt.Wavelet(name).dec_lo; None leaves
+///         the shrinkage out. The signal is mirrored at its ends (mode "symmetric").
+///     levels: of the wavelet. The details of all are moved towards 0 by one threshold for each lead, the
+///         median absolute detail of the deepest over 0.6745; those up to 1e-10 become 0.
+///     num_samples: length to which the cubic spline through the samples (not-a-knot) is evaluated, the first
+///         and the last sample kept; None leaves the length.
+///
+/// Returns:
+///     float64 array (leads, num_samples). NaN and infinity spread as in scipy.
+///
+/// Raises:
+///     TypeError: the signal is not a float32 or float64 array, or another argument of another type.
+///     ValueError: the signal is not 2-D or too short for a step; a filter, the wavelet or levels cannot be.
+///     MemoryError: so many num_samples do not fit.
+#[pyfunction]
+#[pyo3(signature = (signal, filters, *, wavelet=None, levels=4, num_samples=None))]
+fn clean<'py>(
+    signal: &Bound<'py, PyAny>,
+    filters: Vec<FilterParts>,
+    wavelet: Option<Vec<f64>>,
+    levels: isize,
+    num_samples: Option<isize>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let levels = count("levels", levels)?;
+    let filters = filters.into_iter().enumerate().map(|(index, filter)| {
+        filter_of(filter).map_err(|error| in_item(signal, error, "filter", index))
+    });
+    let cleaning = Cleaning {
+        filters: filters.collect::<PyResult<_>>()?,
+        shrinkage: wavelet
+            .map(|low_pass| Shrinkage::new(&low_pass, levels))
+            .transpose()?,
+        num_samples: optional_count("num_samples", num_samples)?,
+    };
+    cleaned(signal, &cleaning)
+}
+
+/// The sections (b, a, zi) of a filter, and its padding.
+type FilterParts = (Vec<(Vec<f64>, Vec<f64>, Vec<f64>)>, isize);
+
+fn filter_of((sections, padding): FilterParts) -> PyResult<Filter> {
+    let padding = count("padding", padding)?;
+    let sections = sections
+        .iter()
+        .map(|(b, a, zi)| Section::new(b, a, zi))
+        .collect::<crate::Result<_>>()?;
+    Ok(Filter::new(sections, padding))
+}
+
+fn cleaned<'py>(
+    signal: &Bound<'py, PyAny>,
+    cleaning: &Cleaning,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let array = SignalArray::new(signal)?;
+    let &[num_leads, samples] = array.shape() else {
+        let ndim = array.shape().len();
+        return Err(wrong_ndim("the signal", "2-D (leads, samples)", ndim));
+    };
+    let leads = match &array {
+        SignalArray::Float32(values) => Leads::new(values.as_slice()?, samples)?,
+        SignalArray::Float64(values) => Leads::new(values.as_slice()?, samples)?,
+    };
+    let py = signal.py();
+    let cleaned = py.detach(|| cleaning.apply(leads))?;
+    cleaned
+        .into_pyarray(py)
+        .reshape([num_leads, cleaning.num_samples.unwrap_or(samples)])
 }
 
 /// A vocabulary: num_symbols symbols, then one token per merge.

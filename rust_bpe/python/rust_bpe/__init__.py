@@ -1,4 +1,4 @@
-"""Byte-pair encoding of quantised ECG signals.
+"""Byte-pair encoding of quantised ECG signals, and the cleaning before it.
 
 >>> import numpy as np, rust_bpe
 >>> records = [np.array([0, 1, 0, 1, 2], dtype=np.uint8)]
@@ -10,6 +10,6 @@
 [3, 3, 2]
 """
 
-from rust_bpe._core import Bpe, __version__, quantize, train
+from rust_bpe._core import Bpe, __version__, clean, filtfilt, quantize, train
 
-__all__ = ["Bpe", "__version__", "quantize", "train"]
+__all__ = ["Bpe", "__version__", "clean", "filtfilt", "quantize", "train"]

@@ -1,13 +1,15 @@
 """What the package `rust_bpe` exports."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_Numbers: TypeAlias = Sequence[float] | NDArray[np.float64]
+
 __version__: str
-__all__ = ["Bpe", "__version__", "quantize", "train"]
+__all__ = ["Bpe", "__version__", "clean", "filtfilt", "quantize", "train"]
 
 def train(
     records: Iterable[NDArray[np.uint8]],
@@ -21,6 +23,21 @@ def train(
 def quantize(
     signal: NDArray[np.float32] | NDArray[np.float64], low: float, high: float, *, num_symbols: int = 26
 ) -> NDArray[np.uint8]: ...
+def filtfilt(
+    signal: NDArray[np.float32] | NDArray[np.float64],
+    b: _Numbers,
+    a: _Numbers,
+    zi: _Numbers,
+    padding: int,
+) -> NDArray[np.float64]: ...
+def clean(
+    signal: NDArray[np.float32] | NDArray[np.float64],
+    filters: Sequence[tuple[Sequence[tuple[_Numbers, _Numbers, _Numbers]], int]],
+    *,
+    wavelet: _Numbers | None = None,
+    levels: int = 4,
+    num_samples: int | None = None,
+) -> NDArray[np.float64]: ...
 
 @final
 class Bpe:
