@@ -351,4 +351,4 @@ def _file_column(config_name: str) -> str:
 
 def _files_below(folder: Path) -> list[str]:
     """All files of the folders of records, by one look at each folder; as text, which is faster by far."""
-    return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    return [os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]

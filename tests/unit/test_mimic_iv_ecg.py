@@ -162,6 +162,19 @@ class TestSmallFolder:
         with pytest.raises(EcgDataError, match=message):
             load("metadata", tmp_path)
 
+    def test_measured_twice_or_not_listed(self, tmp_path):
+        studies = [mimic_rows(1, 10_000_001), mimic_rows(2, 10_000_002, report_0=".", report_2="")]
+        make_mimic(tmp_path, studies=studies)
+        reports = load("reports", tmp_path)
+        assert [row["ecg_id"] for rows in reports.values() for row in rows] == [[1]]
+        write_table(tmp_path / "machine_measurements.csv", [studies[0][1], studies[0][1]])
+        with pytest.raises(EcgDataError, match="machine_measurements.csv, line 3: study 1 is there twice"):
+            load("metadata", tmp_path)
+        (tmp_path / "record_list.csv").write_text("subject_id,study_id,path\n")
+        write_table(tmp_path / "machine_measurements.csv", [studies[0][1]])
+        with pytest.raises(EcgDataError, match="none of the 0 records of .*record_list.csv has a line"):
+            load("metadata", tmp_path)
+
     def test_a_record_of_another_rate(self, tmp_path):
         studies = [mimic_rows(1, 10_000_001)]
         make_mimic(tmp_path, studies=studies)

@@ -125,6 +125,13 @@ class TestSmallFolder:
             assert found.keys() == signals.keys()
             assert all((found[i] == signals[i]).all() for i in signals)
 
+    def test_folders_may_be_links(self, tmp_path):
+        signals = make_ptb_xl(tmp_path / "ptb-xl", 4)
+        (tmp_path / "ptb-xl/records100/00000").rename(tmp_path / "elsewhere")
+        (tmp_path / "ptb-xl/records100/00000").symlink_to(tmp_path / "elsewhere")
+        rows = load("records100", tmp_path / "ptb-xl", split="train")
+        assert all((np.array(row["signal"]) == signals[row["ecg_id"]]).all() for row in rows) and len(rows) == 4
+
     def test_a_missing_value_stays_what_the_file_has(self, tmp_path):
         make_ptb_xl(tmp_path, 1)
         samples = np.zeros((12, 1000), np.int16)
