@@ -21,6 +21,7 @@ from ecgbyte_hf.models.errors_ecg_byte import (
     SignalError,
     UnitError,
 )
+from ecgbyte_hf.signal import wfdb_format
 from ecgbyte_hf.signal.records import EcgRecord, find_problems, read_ecg
 from ecgbyte_hf.signal.wfdb_format import MILLIVOLTS
 
@@ -309,7 +310,18 @@ def test_a_header_that_is_none(tmp_path, header):
         read_ecg(write_record(tmp_path, header))
 
 
-def test_what_fails_in_wfdb_is_a_damaged_file_and_quotes_no_date(tmp_path):
+@pytest.fixture
+def by_wfdb(monkeypatch):
+    """Also plain format 16 is read by `wfdb`, as the others are."""
+    monkeypatch.setattr(wfdb_format, "_is_plain", lambda channels: False)
+
+
+def test_dates_are_not_looked_at(tmp_path):
+    record = read_ecg(write_record(tmp_path, HEADER.replace("500 5", "500 5 10:09:00 31/02/1951")))
+    assert "1951" not in repr(record) + repr(record.source)
+
+
+def test_what_fails_in_wfdb_is_a_damaged_file_and_quotes_no_date(tmp_path, by_wfdb):
     path = write_record(tmp_path, HEADER.replace("500 5", "500 5 10:09:00 31/02/1951"))
     with pytest.raises(EcgFileError, match=r"rec\.hea: `wfdb` cannot read it \(ValueError\)") as caught:
         read_ecg(path)
@@ -436,7 +448,7 @@ def test_links_of_the_hubs_cache(tmp_path):
     refuse(folder / "rec", EcgFileError, "link that leaves the folder")
 
 
-def test_a_path_that_wfdb_would_take_for_another(tmp_path):
+def test_a_path_that_wfdb_would_take_for_another(tmp_path, by_wfdb):
     """A chain of URLs, and "link/..", which is not the folder of the link."""
     refuse(write_record(tmp_path / "a::memory"), EcgFileError, "'::'")
     write_record(tmp_path / "outer" / "inner")
@@ -446,6 +458,24 @@ def test_a_path_that_wfdb_would_take_for_another(tmp_path):
     record = read_ecg(tmp_path / "link" / ".." / "rec")
     assert record.lead_names == ("I", "right")
     np.testing.assert_array_equal(record.signal[0], STEPS[0] / 200)
+
+
+def test_the_fast_way_gives_what_wfdb_gives(test_data, monkeypatch):
+    """Bit for bit, on records of every maker in format 16: gains, baselines and invalid samples included."""
+    paths = [path for name in ("ptbxl", "mimic_iv_ecg", "ood") for path in sorted((test_data / name).rglob("*.hea"))]
+    count = 0
+    for path in paths[::5] + [path for path in paths if path.stem == "40130031"]:
+        try:
+            fast = read_ecg(path)
+        except EcgError:
+            continue
+        with monkeypatch.context() as patched:
+            patched.setattr(wfdb_format, "_is_plain", lambda channels: False)
+            slow = read_ecg(path)
+        np.testing.assert_array_equal(fast.signal, slow.signal)
+        assert fast.signal.dtype == slow.signal.dtype and fast.problems == slow.problems
+        count += 1
+    assert count > 100
 
 
 def test_what_is_no_file(tmp_path):
