@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,9 @@ class SkipGate:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A background job of a shell without job control ignores Ctrl-C, and so would all that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     path = config.getoption("--allowed-skips")
     if path:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
