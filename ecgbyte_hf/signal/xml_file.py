@@ -17,8 +17,8 @@ from xml.etree.ElementTree import Element, ParseError
 from ecgbyte_hf.models.errors_ecg_byte import EcgFileError
 from ecgbyte_hf.signal.channels import file_content, import_extra, start_of
 
-#: Bytes. Ten minutes of 12 leads at 500 Hz as decimals are 18 million; a document of nothing but tags takes some 30
-#: times its size in memory.
+#: Bytes. Ten minutes of 12 leads at 500 Hz as decimals are 18 million; a document of nothing but tags takes 40
+#: times its size in memory (measured: 1,367 MiB of 32 MiB).
 LARGEST_XML = 1 << 25
 
 #: Recorders name a document type that nobody can fetch; it is not looked for. Any other one is refused.
