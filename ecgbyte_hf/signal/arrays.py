@@ -103,11 +103,10 @@ def _rate(path: Path, arrays: Mapping[str, np.ndarray]) -> float | None:
 
 
 def _strings(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str] | None:
-    """Return the strings that the file states, if it does: a text array, or a MATLAB cell of texts."""
+    """Return the strings that the file states, if it does."""
     array = _one_of(path, arrays, names)
     if array is None:
         return None
-    items = [np.ravel(item) for item in np.ravel(array)]
-    if array.dtype.kind not in "UO" or any(item.size != 1 or item.dtype.kind != "U" for item in items):
+    if array.dtype.kind != "U":
         raise LeadError(f"{path}: got {names[0]} of type {array.dtype}, expected texts.")
-    return [str(item[0]).strip() for item in items]
+    return [str(item).strip() for item in np.ravel(array)]

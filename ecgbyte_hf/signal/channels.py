@@ -89,10 +89,12 @@ def make_record(
             f"{path}: got {' and '.join(map(str, lengths)) or 0} samples, expected as many for each lead, and some. "
             "The file is empty or truncated, or its leads differ in length: read those of one length with `leads=`."
         )
-    rows = [
-        (np.asarray(row, dtype=np.float64) * channel.scale + channel.offset) * factor
-        for row, channel, factor in zip(stored, chosen, factors, strict=True)
-    ]
+    # Infinite or signalling values are problems of the record, which are listed, not warned of.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = [
+            (np.asarray(row, dtype=np.float64) * channel.scale + channel.offset) * factor
+            for row, channel, factor in zip(stored, chosen, factors, strict=True)
+        ]
     return EcgRecord(
         signal=np.stack(rows),
         sampling_rate=sampling_rate,

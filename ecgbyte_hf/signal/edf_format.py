@@ -1,7 +1,8 @@
-"""Reader of EDF, EDF+ and BDF by `pyedflib`, which also checks the file's size against its header."""
+"""Reader of EDF, EDF+ and BDF by `pyedflib`, of files that are as large as their header says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from ecgbyte_hf.signal.records import EcgRecord, Given
 
 DESCRIPTION = "EDF (.edf, .bdf)"
 
+#: Bytes of the header, and of what it says of each signal; before the samples in a data record stand eight fields of
+#: 16, 80, 8, 8, 8, 8, 8 and 80 bytes for each signal.
+_FIXED_HEADER, _SIGNAL_HEADER, _SAMPLES_FIELD = 256, 256, 216
+
 
 def recognises(path: Path) -> bool:
     """Say whether the path has the suffix of EDF or BDF."""
@@ -25,17 +30,46 @@ def read(path: Path, leads: Sequence[str] | None, given: Given) -> EcgRecord:
     pyedflib = import_extra(path, "pyedflib", "edf")
     if not path.is_file():
         raise EcgFileError(f"{path}: there is no such file. Check the path.")
+    _check_size(path)
     try:
         file = pyedflib.EdfReader(str(path), pyedflib.DO_NOT_READ_ANNOTATIONS, pyedflib.CHECK_FILE_SIZE)
     except OSError as error:
         # Without the error's own text, which may quote the header.
         raise EcgFileError(
-            f"{path}: `pyedflib` cannot read it: no EDF file, discontinuous (EDF+D), truncated, of another size than "
-            "its header says, or open already. Download or export it again."
+            f"{path}: `pyedflib` cannot read it: no EDF file, discontinuous (EDF+D), damaged, or open already. Export "
+            "it again."
         ) from error
     with file:
         channels = [_channel(file, index) for index in range(file.signals_in_file)]
         return make_record(path, "edf", channels, lambda wanted: _samples(file, wanted), leads, given)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file of another size than its header says; `pyedflib` would print such a header to standard output."""
+    with path.open("rb") as file:
+        header = file.read(_FIXED_HEADER)
+        num_signals = _integer(path, header[252:256])
+        header += file.read(_SIGNAL_HEADER * num_signals)
+    start = _FIXED_HEADER + _SAMPLES_FIELD * num_signals
+    fields = [header[start + 8 * index : start + 8 * index + 8] for index in range(num_signals)]
+    sample_bytes = 3 if header.startswith(b"\xff") else 2  # BDF has 24 bits
+    records = _integer(path, header[236:244])
+    record_size = sample_bytes * sum(_integer(path, field) for field in fields)
+    expected = _FIXED_HEADER + _SIGNAL_HEADER * num_signals + records * record_size
+    size = path.stat().st_size
+    if size != expected or records * record_size == 0:
+        raise EcgFileError(
+            f"{path}: got {size} bytes, expected {expected} for {records} data records of {record_size} bytes as the "
+            "header says, and some. The file is truncated, or was never closed: download or export it again."
+        )
+
+
+def _integer(path: Path, field: bytes) -> int:
+    """Return a number of the header: digits, filled up with blanks."""
+    if not re.fullmatch(rb"\d+ *", field):
+        # Without the text, which may be of another field.
+        raise EcgFileError(f"{path}: the header is none of EDF, or truncated. Download or export it again.")
+    return int(field)
 
 
 def _channel(file: Any, index: int) -> Channel:

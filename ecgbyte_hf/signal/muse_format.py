@@ -65,11 +65,16 @@ def _sampling_rate(path: Path, waveform: Element) -> float:
 def _channel(path: Path, element: Element, rate: float) -> Channel:
     """Describe a lead."""
     name, unit = text_of(path, element, "LeadID"), text_of(path, element, "LeadAmplitudeUnits")
-    if any(number_of(path, element, field) for field in ("LeadTimeOffset", "LeadOffsetFirstSample")):
+    if any(_number_or_zero(path, element, field) for field in ("LeadTimeOffset", "LeadOffsetFirstSample")):
         raise LeadError(f"{path}: lead {name[:10]!r} begins later than others, expected leads of one time.")
-    if number_of(path, element, "FirstSampleBaseline"):
+    if _number_or_zero(path, element, "FirstSampleBaseline"):
         raise EcgFileError(f"{path}: lead {name[:10]!r} has a baseline, expected 0: what it means is not known.")
     return Channel(name, _UNITS.get(unit, unit), rate, scale=number_of(path, element, "LeadAmplitudeUnitsPerBit"))
+
+
+def _number_or_zero(path: Path, element: Element, name: str) -> float:
+    """Return an offset, which is none where the field is left out."""
+    return 0.0 if element.find(name) is None else number_of(path, element, name)
 
 
 def _samples(path: Path, element: Element) -> np.ndarray:

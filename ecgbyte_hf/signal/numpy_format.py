@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgFileError
+from ecgbyte_hf.models.errors_ecg_byte import EcgError, EcgFileError
 from ecgbyte_hf.signal.arrays import LEAD_NAMES, RATE_NAMES, SIGNAL_NAMES, UNIT_NAMES, record_of_arrays
 from ecgbyte_hf.signal.channels import MOST_COMPRESSED_SAMPLES, file_content
 from ecgbyte_hf.signal.records import EcgRecord, Given
@@ -53,7 +52,10 @@ def _archive(path: Path, content: bytes) -> dict[str, np.ndarray]:
                 name, plain = member.filename.removesuffix(".npy"), archive.read(member)
                 if name.lower() in _KNOWN_NAMES or _header(path, plain).dtype.kind in "fiu":
                     arrays[name] = _array(path, plain)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except EcgError:
+        raise
+    # On a damaged archive anything may fail (BadZipFile, zlib.error, EOFError, ValueError were seen).
+    except Exception as error:
         raise EcgFileError(
             f"{path}: not a NumPy archive, or damaged ({type(error).__name__}). Save it again."
         ) from error

@@ -75,10 +75,11 @@ class EcgRecord:
     Attributes:
         signal: (leads, samples), mV, float32 or float64; NaN where the file marks a sample as invalid.
         sampling_rate: Hz, the same for all leads.
-        lead_names: one for each row of `signal`, as the file spells them.
+        lead_names: one for each row of `signal`, as the file spells them; where it has codes, as is usual.
         name: the file's name without suffix, for messages.
         problems: what is wrong with it: "nan", "flat", "amplitude" (`find_problems`).
-        source: what else is known of the file (format, units, gains); never name, birth date, identifiers or dates.
+        source: what else is known of the file (format, units, gains, leads that were derived); never name, birth date,
+            identifiers or dates.
     """
 
     signal: np.ndarray = field(repr=False)
@@ -161,9 +162,9 @@ def read_ecg(
     if "\0" in str(place):
         raise EcgFileError(f"Got the path {str(place)!r}, expected one without NUL.")
     given = _given(sampling_rate, lead_names, units)
-    readers = [_reader(key) for key in ([format] if format is not None else FORMATS)]
+    keys = [format] if format is not None else list(FORMATS)
     try:
-        for reader in readers:
+        for reader in map(_reader, keys):
             if format is not None or reader.recognises(place):
                 record = reader.read(place, leads, given)
                 _compare(place, record, given, leads)
@@ -171,7 +172,7 @@ def read_ecg(
         what = "the file is of no known format" if place.is_file() else "there is no such recording"
     except OSError as error:
         raise EcgFileError(f"{place}: cannot be read ({error.strerror or error}).") from error
-    known = "; ".join(reader.DESCRIPTION for reader in readers)
+    known = "; ".join(_reader(key).DESCRIPTION for key in keys)
     raise EcgFileError(f"{place}: {what}. Expected one of: {known}. Check the path and that all its files are there.")
 
 

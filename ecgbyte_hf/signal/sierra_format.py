@@ -44,9 +44,10 @@ def read(path: Path, leads: Sequence[str] | None, given: Given) -> EcgRecord:
     if characteristics is None or waveforms is None:
         raise EcgFileError(f"{path}: there are no parsed waveforms with signal characteristics. Export them too.")
     names = _lead_names(path, characteristics, waveforms)
-    rate = number_of(path, characteristics, "samplingrate")
-    # Microvolts. The recorder's own measurements of the leads, in microvolts too, agree with that.
-    resolution = number_of(path, characteristics, "signalresolution")
+    rate = _stated(path, "samplespersecond", waveforms, "samplingrate", characteristics)
+    # "All amplitudes are in microvolts", says the schema.
+    in_characteristics = "resolution" if characteristics.find("{*}resolution") is not None else "signalresolution"
+    resolution = _stated(path, "resolution", waveforms, in_characteristics, characteristics)
     channels = [Channel(name, "uV", rate, scale=resolution) for name in names]
     num_samples = _num_samples(path, waveforms, rate, len(names))
 
@@ -55,6 +56,13 @@ def read(path: Path, leads: Sequence[str] | None, given: Given) -> EcgRecord:
         return [stored[index] for index in wanted]
 
     return make_record(path, "sierra", channels, decode, leads, given)
+
+
+def _stated(path: Path, attribute: str, waveforms: Element, name: str, characteristics: Element) -> float:
+    """Return what version 1.04 states of the waveforms; they may have been changed since they were acquired."""
+    if attribute in waveforms.attrib:
+        return to_number(path, attribute, waveforms.get(attribute))
+    return number_of(path, characteristics, name)
 
 
 def _lead_names(path: Path, characteristics: Element, waveforms: Element) -> list[str]:
@@ -81,6 +89,8 @@ def _lead_names(path: Path, characteristics: Element, waveforms: Element) -> lis
 
 def _num_samples(path: Path, waveforms: Element, rate: float, num_leads: int) -> int:
     """Return the samples of each lead, after a look at how they are stored."""
+    if to_number(path, "signaloffset", waveforms.get("signaloffset", "0")):
+        raise EcgFileError(f"{path}: the samples have an offset, expected 0: what it means is not known.")
     method = waveforms.get("compressmethod", waveforms.get("compression", "none"))
     if method != "XLI" or waveforms.get("dataencoding") != "Base64":
         raise EcgFileError(

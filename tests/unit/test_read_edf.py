@@ -103,11 +103,15 @@ def test_truncated_and_damaged_files(tmp_path):
     content = path.read_bytes()
     for size in (0, 100, 256, 600, len(content) - 1):
         path.write_bytes(content[:size])
-        refuse(path, EcgFileError, "`pyedflib` cannot read it: no EDF file, .*truncated")
-    path.write_bytes(content[:236] + b"99999999" + content[244:])
-    refuse(path, EcgFileError, "of another size than its header says")
-    path.write_bytes(content[:252] + b"9999" + content[256:])
-    refuse(path, EcgFileError, "`pyedflib` cannot read it")
+        refuse(path, EcgFileError, "truncated")
+    for records in (b"99999999", b"0       ", b"1       "):
+        path.write_bytes(content[:236] + records + content[244:])
+        refuse(path, EcgFileError, rf"expected \d+ for {int(records)} data records of \d+ bytes as the header says")
+    for place, text in ((236, b"-1      "), (252, b"9999"), (252, b"-1  "), (252, b"0   ")):
+        path.write_bytes(content[:place] + text + content[place + len(text) :])
+        refuse(path, EcgFileError, "truncated")
+    path.write_bytes(b"1" + content[1:])
+    refuse(path, EcgFileError, "`pyedflib` cannot read it: no EDF file")
     path.write_bytes(content[:192] + b"EDF+D" + content[197:])
     refuse(path, EcgFileError, "discontinuous")
     refuse(tmp_path / "absent.edf", EcgFileError, "no such file", format="edf")

@@ -98,6 +98,13 @@ def test_units_and_rate(tmp_path):
     assert record.sampling_rate == 250.0
 
 
+def test_offsets_may_be_left_out(tmp_path):
+    text = document()
+    for name in ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline", "LeadDataCRC32"):
+        text = re.sub(f"<{name}>[^<]*</{name}>", "", text)
+    np.testing.assert_allclose(read_ecg(write(tmp_path / "ecg.xml", text)).signal[:3], STEPS * 4.88e-3)
+
+
 ONE = "V1", STEPS[0]
 
 

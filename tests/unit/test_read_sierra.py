@@ -109,6 +109,19 @@ def test_leads_that_the_file_lists(tmp_path):
     np.testing.assert_allclose(record.signal, LEADS[:8] * 5e-3, rtol=1e-12)
 
 
+def test_version_1_04(tmp_path):
+    """The resolution has another name there, and what stands with the waveforms is what holds for them."""
+    text = document().replace("signalresolution", "resolution").replace("compressmethod", "compression")
+    assert read_ecg(write(tmp_path / "ecg.xml", text)).source["gains"] == [0.2] * 12
+    attributes = ' samplespersecond="250" resolution="2.5" signaloffset="0" durationperchannel="1200"'
+    text = text.replace(' durationperchannel="600"', attributes)
+    record = read_ecg(write(tmp_path / "ecg.xml", text))
+    np.testing.assert_allclose(record.signal, LEADS * 2.5e-3, rtol=1e-12)
+    assert record.sampling_rate == 250.0
+    text = text.replace('signaloffset="0"', 'signaloffset="2048"')
+    refuse(write(tmp_path / "ecg.xml", text), EcgFileError, "the samples have an offset")
+
+
 CHUNKS = [chunk(row) for row in stored()]
 
 

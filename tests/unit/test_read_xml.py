@@ -61,7 +61,7 @@ def test_a_file_too_large_is_not_parsed(tmp_path):
     path.write_text(muse())
     with path.open("r+b") as file:
         file.truncate(xml_file.LARGEST_XML + 1)  # sparse: it takes no room
-    refuse(path, EcgFileError, "got 67108865 bytes, expected at most 67108864")
+    refuse(path, EcgFileError, "got 33554433 bytes, expected at most 33554432")
 
 
 @pytest.mark.parametrize("root", DOCUMENTS)
