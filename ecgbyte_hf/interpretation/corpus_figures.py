@@ -72,7 +72,7 @@ def _plot_curve(axis: Any, clusters: RecordClusters, name: str) -> None:
         axis.plot([candidate], [values[candidate]], "D", color=_ORANGE, markersize=8, label=label)
     chosen = min(clusters.elbow_k, clusters.silhouette_k)
     is_taken = clusters.algorithm != "dbscan"
-    label = f"{'chosen' if is_search else 'alone tried'}: k = {chosen}"
+    label = f"chosen: k = {chosen}" if is_search else f"no other tried: k = {chosen}"
     label = label if is_taken else f"k = {chosen}, not taken: DBSCAN found {clusters.num_clusters}"
     axis.axvline(chosen, color=_BLUE, linestyle="--", linewidth=1.2, label=label)
     if is_inertia and len(tried) > 2:

@@ -106,6 +106,12 @@ def test_a_k_that_dbscan_overruled_is_not_called_chosen(draw):
     assert "(dbscan, " in figure.get_suptitle()
 
 
+def test_a_given_k_is_not_called_an_elbow(draw):
+    table = FeatureTable(draw.clusters.ecg_ids, draw.clusters.components.astype(np.float32), ("a", "b"))
+    figure = plot_corpus_draw(draw_stratified(table, 20, clusters=cluster_records(table, num_clusters=4)))
+    assert labels_of(figure.axes[0]) == labels_of(figure.axes[1]) == ["no other tried: k = 4"]
+
+
 def test_a_uniform_draw_has_nothing_to_show():
     with pytest.raises(EcgDataError, match="a uniform draw has no clusters to show"):
         plot_corpus_draw(draw_uniform(range(9), 3))
