@@ -264,6 +264,12 @@ def _add_prepare(add: Adder) -> None:
         choices=("nan", "flat", "amplitude"),
         help="keep records with these problems instead of refusing them",
     )
+    cleaning.add_argument(
+        "--missing-leads",
+        choices=("refuse", "zero", "derive"),
+        default="refuse",
+        help="refuse a record that lacks a lead, make it zeros, or derive limb leads from I and II (default: refuse)",
+    )
     work = command.add_argument_group("work")
     work.add_argument("--num-proc", type=int, default=1, help="processes that read and clean (default: 1)")
     work.add_argument("--records-per-part", type=int, default=2048, help="records in each file (default: 2048)")
@@ -368,6 +374,7 @@ def _extractor(options: argparse.Namespace) -> Any:
         "profile": options.profile or usual,
         "sampling_rate": int(options.sampling_rate) if options.sampling_rate % 1 == 0 else options.sampling_rate,
         "on_problem": options.on_problem,
+        "missing_leads": options.missing_leads,
     }
     if options.leads:
         settings["leads"] = options.leads

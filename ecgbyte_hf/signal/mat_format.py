@@ -1,8 +1,8 @@
 """Reader of MATLAB files without a WFDB header: a matrix of numbers, and at best rate, leads and units.
 
 Decoded here and not by `scipy.io`, which ends the process on some damaged files of version 5 (a segmentation fault
-about once in 700 files with a few bytes changed, scipy 1.17.1). Of "MAT-File Format" (MathWorks) only what a recording
-needs is decoded: matrices of numbers, texts, cells of texts, and a struct of these. All else is passed over.
+in scipy 1.17.1 on files with a few bytes changed). Of "MAT-File Format" (MathWorks) only what a recording needs is
+decoded: matrices of numbers, texts, cells of texts, and a struct of these. All else is passed over.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecgbyte_hf import cli
-from ecgbyte_hf.models.feature_extraction_ecg_byte import PROFILES
+from ecgbyte_hf.models.feature_extraction_ecg_byte import MISSING_LEADS, PROFILES
 from ecgbyte_hf.models.leads_ecg_byte import LEAD_PROBLEMS
 
 COMMANDS = (
@@ -90,6 +90,7 @@ class TestHelp:
         actions = {action.dest: action for action in cli.build_parser()[1]["prepare"]._actions}
         assert tuple(actions["profile"].choices) == PROFILES
         assert tuple(actions["on_problem"].choices) == LEAD_PROBLEMS
+        assert tuple(actions["missing_leads"].choices) == MISSING_LEADS
 
 
 class TestErrors:
