@@ -399,17 +399,18 @@ def _add_sample(add: Adder) -> None:
         "sample",
         _sample,
         "Draw the records that a tokenizer is learnt from: uniformly, or as many of every kind of ECG.",
-        "ecgbyte sample --data prepared --num-records 1000 --output sample\n"
-        "  ecgbyte sample --data prepared --num-records 1000 --method uniform --compare --output sample",
+        "ecgbyte sample --data prepared --num-records 1000 --method stratified --output sample\n"
+        "  ecgbyte sample --data prepared --num-records 1000 --compare --output sample",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     command.add_argument("--num-records", required=True, type=int, help="training records to draw")
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument(
         "--method",
-        choices=("stratified", "uniform"),
-        default="stratified",
-        help="equal shares of clusters of similar ECGs, or every record as likely as any other (default: stratified)",
+        choices=("uniform", "stratified"),
+        default="uniform",
+        help="every record as likely as any other, or equal shares of clusters of similar ECGs, which compressed "
+        "PTB-XL no better (default: uniform)",
     )
     command.add_argument(
         "--scaling",

@@ -79,7 +79,7 @@ def test_heading_states_the_tokens(figure, signal, tokenizer):
 
 
 def test_nothing_overlaps_or_leaves_the_figure(figure):
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     boxes = [axis.get_tightbbox() for axis in figure.axes]
     for box in (*boxes, figure._suptitle.get_window_extent()):

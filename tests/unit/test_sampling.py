@@ -326,6 +326,7 @@ def sampled(small_prepared, tmp_path_factory):
     """What the command writes for 12 of the 36 training records, with a comparison."""
     folder = tmp_path_factory.mktemp("sample")
     command = ["sample", "--data", small_prepared.folder, "--num-records", 12, "--output", folder]
+    command += ["--method", "stratified"]
     assert run(*command, "--compare", "--num-merges", 40, "--compare-seeds", 0, 5) == 0
     return folder
 
@@ -359,7 +360,7 @@ class TestCommand:
 
     def test_says_what_it_did(self, sampled, small_prepared, tmp_path, capsys):
         command = ("sample", "--data", small_prepared.folder, "--num-records", 12, "--output", tmp_path)
-        assert run(*command) == 0
+        assert run(*command, "--method", "stratified") == 0
         lines = capsys.readouterr().out.splitlines()
         stored = json.loads((tmp_path / "sample.json").read_text())
         clusters = stored["clusters"]
