@@ -244,6 +244,13 @@ def _add_prepare(add: Adder) -> None:
     questions.add_argument(
         "--questions", choices=("reports", "labels"), default="reports", help="about PTB-XL (default: reports)"
     )
+    questions.add_argument(
+        "--translate",
+        nargs="?",
+        const="Helsinki-NLP/opus-mt-de-en",
+        metavar="MODEL",
+        help="PTB-XL's reports in English, by this model (default: as they are; without a name opus-mt-de-en)",
+    )
     cleaning = command.add_argument_group("records")
     cleaning.add_argument("--records", type=int, default=1000, help="simulated records (synthetic)")
     cleaning.add_argument("--rate", type=int, choices=(500, 100), default=500, help="PTB-XL's files (default: 500)")
@@ -357,7 +364,7 @@ def _prepared(options: argparse.Namespace) -> Any:
         return sources.prepare_ecg_qa(options.output, **shared, **more)
     if options.source == "ptb_xl":
         more = {"sampling_rate": options.rate, "questions": options.questions, "metadata": options.metadata}
-        return sources.prepare_ptb_xl(options.output, **shared, **more)
+        return sources.prepare_ptb_xl(options.output, translation_model=options.translate, **shared, **more)
     shared["record_list"] = options.metadata[0] if options.metadata else None
     shared["ecg_qa_dir"] = options.ecg_qa_dir
     if options.source == "mimic_iv_ecg":

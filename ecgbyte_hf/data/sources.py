@@ -289,6 +289,7 @@ def prepare_ptb_xl(
     feature_extractor: Any,
     sampling_rate: int = 500,
     questions: str = "reports",
+    translation_model: str | None = None,
     metadata: Sequence[str | Path] = (),
     division: Division | None = None,
     duration: float = 10.0,
@@ -303,6 +304,8 @@ def prepare_ptb_xl(
         sampling_rate: 500 or 100, whose files are read.
         questions: `"reports"`: the paper's question, whose answer is the report. `"labels"`: for each of the five
             diagnostic superclasses whether the ECG shows it; a folder with `labels.csv` has these alone.
+        translation_model: Translates the reports into English, such as `Helsinki-NLP/opus-mt-de-en`; by default they
+            stay as they are, mostly German.
         metadata: Further tables like `ptbxl_database.csv`.
         division: Which questions are taken; `"reference"` takes the paper's folds.
         duration: Seconds kept of each record.
@@ -322,7 +325,8 @@ def prepare_ptb_xl(
     given: dict[str, Any] = {"data_dir": data_dir, "metadata": further, "reference_folds": is_reference}
     records = load_dataset("ptb_xl", "metadata", **given)
     if questions == "reports":
-        tables = _pooled([load_dataset("ptb_xl", "reports", **given)])
+        english = {} if translation_model is None else {"translate": True, "translation_model": translation_model}
+        tables = _pooled([load_dataset("ptb_xl", "reports", **given, **english)])
     else:
         tables = {split: question_table(label_questions(rows)) for split, rows in records.items()}
     return _prepare_files(

@@ -91,6 +91,27 @@ class TestPtbXl:
         assert set(prepared.splits) == {"train", "validation", "test"}
         assert prepared.report["splits"] == "published"
 
+    def test_reports_in_english(self, test_data, tmp_path, bare, monkeypatch):
+        """What the model is, and that it translates, is tested in test_translation.py."""
+        from ecgbyte_hf.data import ptb_xl
+
+        asked = []
+
+        class Translator:
+            def __init__(self, model, **options):
+                asked.append(model)
+
+            def translate(self, texts):
+                return [f"english: {text}" for text in texts]
+
+        monkeypatch.setattr(ptb_xl, "ReportTranslator", Translator)
+        prepared = prepare_ptb_xl(
+            tmp_path, data_dir=test_data / "ptbxl", translation_model="some/model", feature_extractor=bare
+        )
+        answers = [row["answer"][0] for split in prepared.splits for row in prepared.questions(split)]
+        assert asked == ["some/model"] and all(text.startswith("english: ") for text in answers)
+        assert "english: sinusrhythmus periphere niederspannung" in answers
+
     def test_other_rates_and_questions(self, test_data, tmp_path, bare):
         for change in ({"sampling_rate": 250}, {"questions": "forms"}):
             with pytest.raises(EcgDataError, match="expected 500 or 100 and 'reports' or 'labels'"):
