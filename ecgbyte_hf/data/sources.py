@@ -325,7 +325,9 @@ def prepare_ptb_xl(
     given: dict[str, Any] = {"data_dir": data_dir, "metadata": further, "reference_folds": is_reference}
     records = load_dataset("ptb_xl", "metadata", **given)
     if questions == "reports":
-        english = {} if translation_model is None else {"translate": True, "translation_model": translation_model}
+        english: dict[str, Any] = (
+            {} if translation_model is None else {"translate": True, "translation_model": translation_model}
+        )
         tables = _pooled([load_dataset("ptb_xl", "reports", **given, **english)])
     else:
         tables = {split: question_table(label_questions(rows)) for split, rows in records.items()}
