@@ -76,11 +76,11 @@ class Division:
             The rows by split, and the counts of what was left out and why.
 
         Raises:
-            EcgDataError: an unknown division or share.
+            EcgDataError: an unknown division or share, or a question type that does not occur.
         """
         if self.splits not in SPLITTINGS:
             raise EcgDataError(f"got the splits {self.splits!r}, expected one of {', '.join(SPLITTINGS)}")
-        divided = {name: _of_types(table, self.question_types) for name, table in tables.items()}
+        divided = _of_types(tables, self.question_types)
         notes: dict[str, Any] = {"splits": self.splits}
         if self.splits == "reference":
             divided = _resplit(divided, self.seed)
@@ -118,11 +118,18 @@ class Division:
         return divided, notes
 
 
-def _of_types(table: pa.Table, question_types: Sequence[str] | None) -> pa.Table:
+def _of_types(tables: Mapping[str, pa.Table], question_types: Sequence[str] | None) -> dict[str, pa.Table]:
     if question_types is None:
-        return table
-    wanted = PAPER_QUESTION_TYPES if tuple(question_types) == ("paper",) else question_types
-    return table.filter(pc.is_in(table.column("question_type"), pa.array(wanted)))
+        return dict(tables)
+    there = {kind for table in tables.values() for kind in table.column("question_type").unique().to_pylist()}
+    wanted = PAPER_QUESTION_TYPES if tuple(question_types) == ("paper",) else tuple(question_types)
+    if not there.intersection(wanted) or (wanted != PAPER_QUESTION_TYPES and not there.issuperset(wanted)):
+        raise EcgDataError(
+            f"got the question types {', '.join(question_types)}; those that are there: {', '.join(sorted(there))}"
+        )
+    return {
+        name: table.filter(pc.is_in(table.column("question_type"), pa.array(wanted))) for name, table in tables.items()
+    }
 
 
 def _filtered(

@@ -264,6 +264,11 @@ class TestDivision:
         divided, _ = Division(question_types=["comparison_irrelevant-query"]).apply(tables, self.PATIENTS)
         assert [divided[name].num_rows for name in ("train", "test")] == [0, 1]
 
+    @pytest.mark.parametrize("types", [["single-verif"], ["single-verify", "single-query"], []])
+    def test_types_that_are_not_there(self, types):
+        with pytest.raises(EcgDataError, match="those that are there: single-verify"):
+            Division(question_types=types).apply({"train": self.table([[0]])}, {})
+
     def test_an_unknown_one(self):
         with pytest.raises(EcgDataError, match="expected one of disjoint, published, reference"):
             Division(splits="random").apply({}, {})
