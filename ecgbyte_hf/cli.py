@@ -103,6 +103,14 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     return parser, commands
 
 
+def _seed(text: str) -> int:
+    """What numpy, torch and scikit-learn all take."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{value} is no seed, expected 0 to {2**32 - 1}")
+    return value
+
+
 Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
 
 
@@ -116,7 +124,7 @@ def _add_demo(add: Adder) -> None:
     command.add_argument("--output", required=True, metavar="DIR", help="folder for everything the demo makes")
     command.add_argument("--records", type=int, help="simulated records (default: enough for 5 minutes)")
     command.add_argument("--steps", type=int, help="training steps (default: enough for 5 minutes)")
-    command.add_argument("--seed", type=int, default=0, help="of records and training")
+    command.add_argument("--seed", type=_seed, default=0, help="of records and training")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -240,7 +248,7 @@ def _add_prepare(add: Adder) -> None:
         metavar="SHARE",
         help="share of the training patients whose questions become the split train_patient_disjoint (default: none)",
     )
-    questions.add_argument("--seed", type=int, default=0, help="of the simulator, and of every draw of patients")
+    questions.add_argument("--seed", type=_seed, default=0, help="of the simulator, and of every draw of patients")
     questions.add_argument(
         "--questions", choices=("reports", "labels"), default="reports", help="about PTB-XL (default: reports)"
     )
@@ -289,7 +297,51 @@ def _add_prepare(add: Adder) -> None:
     work.add_argument("--slurm-time", default="24:00:00", metavar="HH:MM:SS", help="of one task (default: 24:00:00)")
 
 
+#: Options of `prepare` that not every data set has.
+_PREPARE_OPTIONS = {
+    "data_dir": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "signals_dir": ("ecg_qa", "ecg_chat"),
+    "metadata": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "ecg_qa_dir": ("mimic_iv_ecg", "ecg_chat"),
+    "dataset_config": ("ecg_qa",),
+    "question_types": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "splits": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "fraction": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "held_out_fraction": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
+    "questions": ("ptb_xl",),
+    "translate": ("ptb_xl",),
+    "rate": ("ptb_xl",),
+    "records": ("synthetic",),
+}
+
+
+def _surplus_options(options: argparse.Namespace) -> list[str]:
+    """What was given and would be passed over."""
+    usual = build_parser()[1]["prepare"]
+    surplus = [
+        name
+        for name, sources in _PREPARE_OPTIONS.items()
+        if options.source not in sources and getattr(options, name) != usual.get_default(name)
+    ]
+    if options.engine is None:
+        surplus += [name for name in ("tasks", "slurm_partition") if getattr(options, name) != usual.get_default(name)]
+    elif options.num_proc != 1:
+        surplus.append("num_proc")
+    if options.translate is not None and options.questions != "reports":
+        surplus.append("translate")
+    return [f"--{name.replace('_', '-')}" for name in dict.fromkeys(surplus)]
+
+
 def _prepare(options: argparse.Namespace) -> int:
+    if surplus := _surplus_options(options):
+        _say(
+            f"ecgbyte prepare {options.source}: {', '.join(surplus)} has no meaning here; leave it out",
+            stream=sys.stderr,
+        )
+        return 2
+    if options.source in ("mimic_iv_ecg", "ecg_chat") and len(options.metadata) > 1:
+        _say(f"ecgbyte prepare {options.source}: give one --metadata, a list of records", stream=sys.stderr)
+        return 2
     if options.check:
         return _check_files(options)
     needs = {"ecg_qa": ("data_dir", "signals_dir"), "ecg_chat": ("data_dir", "signals_dir"), "synthetic": ()}
@@ -301,8 +353,11 @@ def _prepare(options: argparse.Namespace) -> int:
     if missing:
         _say(f"ecgbyte prepare {options.source}: needs {', '.join(missing)}", stream=sys.stderr)
         return 2
+    was_finished = (Path(options.output) / "report.json").is_file() and not options.overwrite
     prepared = _prepared(options)
     report = prepared.report
+    if was_finished:
+        _say("an earlier run of the same command had finished it; nothing was left to do")
     _say(f"{report['records']} records in {prepared.folder}, {len(report['refused'])} refused")
     for refusal in report["refused"][:_REFUSALS_SHOWN]:
         _say(f"  refused: {refusal['reason']}")
@@ -310,6 +365,8 @@ def _prepare(options: argparse.Namespace) -> int:
         _say(f"  and {len(report['refused']) - _REFUSALS_SHOWN} more: all are in {prepared.folder / 'report.json'}")
     for split, count in report["questions"].items():
         _say(f"  {split}: {count} questions, {report['questions_without_their_record'][split]} without their record")
+    if report.get("records_without_question"):
+        _say(f"  {report['records_without_question']} records of the tables have no question and were not read")
     for split, count in report.get("questions_of_patients_in_a_later_split", {}).items():
         if count:
             _say(f"  {split}: {count} questions left out since their patient is in a later split")
@@ -328,11 +385,21 @@ def _check_files(options: argparse.Namespace) -> int:
     if options.source == "synthetic" or not options.data_dir:
         _say(f"ecgbyte prepare {options.source} --check: needs --data-dir, of files to check", stream=sys.stderr)
         return 2
-    more: dict[str, Any] = {}
-    if options.metadata and options.source in ("ptb_xl", "mimic_iv_ecg"):
-        tables = [str(Path(path).resolve()) for path in options.metadata]
-        more = {"metadata": tables} if options.source == "ptb_xl" else {"record_list": tables[0]}
-    lines, is_complete = check_lines(check_data_set(options.source, options.data_dir, **more))
+    tables = [str(Path(path).resolve()) for path in options.metadata]
+    record_list = {"record_list": tables[0]} if tables else {}
+    more: dict[str, dict[str, Any]] = {
+        "ptb_xl": {"metadata": tables, "sampling_rate": options.rate},
+        "mimic_iv_ecg": record_list,
+        "ecg_qa": {"configs": options.dataset_config},
+    }
+    findings = check_data_set(options.source, options.data_dir, **more.get(options.source, {}))
+    if options.signals_dir:
+        on_mimic = options.source == "ecg_chat" or options.dataset_config[0].startswith("mimic")
+        if on_mimic:
+            findings += check_data_set("mimic_iv_ecg", options.signals_dir, **record_list)
+        else:
+            findings += check_data_set("ptb_xl", options.signals_dir, sampling_rate=500)
+    lines, is_complete = check_lines(findings)
     for line in lines:
         _say(line)
     return 0 if is_complete else 1
@@ -426,13 +493,13 @@ def _add_sample(add: Adder) -> None:
         help="whether features are standardised before their principal components, or not as in the paper",
     )
     command.add_argument("--num-clusters", type=int, help="default: found from elbow and silhouette")
-    command.add_argument("--seed", type=int, default=42, help="of clusters and draw (default: 42)")
+    command.add_argument("--seed", type=_seed, default=42, help="of clusters and draw (default: 42)")
     command.add_argument("--num-proc", type=int, default=1, help="processes that measure features (default: 1)")
     comparison = command.add_argument_group("comparison of the two methods, on records that are not in training")
     comparison.add_argument("--compare", action="store_true", help="train a tokenizer on draws of both and compare")
     comparison.add_argument("--num-merges", type=int, default=1000, help="of these tokenizers (default: 1000)")
     comparison.add_argument(
-        "--compare-seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2"
+        "--compare-seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2"
     )
     comparison.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
 
@@ -548,7 +615,7 @@ def _add_train_tokenizer(add: Adder) -> None:
         metavar="FILE",
         help="learn from these records: a sample.json of `ecgbyte sample`, or a text file with a number on each line",
     )
-    command.add_argument("--seed", type=int, default=0, help="of the draws")
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws")
     command.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
 
 
@@ -559,15 +626,17 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     if options.records and options.max_records is not None:
         _say("ecgbyte train-tokenizer: give --records or --max-records, not both", stream=sys.stderr)
         return 2
+    prepared = _open_prepared(options)
+    records = read_record_list(options.records, data=prepared.folder_fingerprint) if options.records else None
     report = train_tokenizer(
-        _open_prepared(options),
+        prepared,
         options.output,
         num_merges=options.num_merges,
         calibration=options.calibration,
         lead_boundary=options.lead_boundary,
         max_token_length=options.max_token_length,
         max_records=options.max_records,
-        ecg_ids=read_record_list(options.records) if options.records else None,
+        ecg_ids=None if records is None else prepared.ids_of_records(records),
         seed=options.seed,
         num_threads=options.num_threads,
     )
@@ -608,7 +677,7 @@ def _add_encode(add: Adder) -> None:
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
     rows.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
     rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
-    rows.add_argument("--seed", type=int, default=0, help="of the grouping")
+    rows.add_argument("--seed", type=_seed, default=0, help="of the grouping")
     ids = command.add_argument_group("ids, with --tokenizer; started again after a break, the job goes on")
     ids.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
     ids.add_argument("--records-per-shard", type=int, default=5000, help="records in each file (default: 5000)")
@@ -691,7 +760,7 @@ def _add_extend_llm(add: Adder) -> None:
         default="spread",
         help="new rows: spread like the old ones, or all at their mean (transformers' own resizing)",
     )
-    command.add_argument("--seed", type=int, default=0, help="of the new rows")
+    command.add_argument("--seed", type=_seed, default=0, help="of the new rows")
     command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")
     command.add_argument("--revision", help="revision of the model on the Hub")
     command.add_argument(
@@ -743,6 +812,7 @@ def _add_generate(add: Adder) -> None:
     command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
     command.add_argument("--data", metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
     command.add_argument("--split", default="test", help="whose questions are asked (default: test)")
     command.add_argument("--output", metavar="FILE", help="JSON Lines file; a broken run is resumed")
     command.add_argument(
@@ -756,7 +826,7 @@ def _add_generate(add: Adder) -> None:
     command.add_argument("--batch-size", type=int, default=16, help="questions at a time (default: 16)")
     command.add_argument("--max-new-tokens", type=int, default=64, help="of the longest answer (default: 64)")
     command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
-    command.add_argument("--seed", type=int, default=0, help="of the shuffled control")
+    command.add_argument("--seed", type=_seed, default=0, help="of the shuffled control")
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -776,9 +846,7 @@ def _generate(options: argparse.Namespace) -> int:
         record = read_ecg(options.record)
         _say(language_model.answer(record, options.question, max_new_tokens=options.max_new_tokens))
         return 0
-    from ecgbyte_hf.data.prepared import PreparedData
-
-    prepared = PreparedData(options.data)
+    prepared = _open_prepared(options)
     rows = prepared.questions(options.split)
     prompter = make_prompter(language_model, prepared, rows, view=options.view, seed=options.seed)
     path = generate_answers(
@@ -804,6 +872,7 @@ def _add_evaluate(add: Adder) -> None:
         "--output report.json",
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
     command.add_argument("--predictions", required=True, metavar="FILE", help="what `ecgbyte generate` wrote")
     command.add_argument(
         "--control",
@@ -815,12 +884,11 @@ def _add_evaluate(add: Adder) -> None:
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument("--seed", type=_seed, default=0, help="of the bootstrap")
     command.add_argument("--num-proc", type=int, default=1, help="processes that measure ECGs for the rule")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.data.prepared import PreparedData
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
 
     controls: dict[str, str] = {}
@@ -835,7 +903,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             return 2
         controls[name] = path
     report = evaluate_predictions(
-        PreparedData(options.data),
+        _open_prepared(options),
         options.predictions,
         controls=controls,
         output=options.output,
@@ -939,16 +1007,20 @@ def _config_value(action: argparse.Action, value: Any, where: str, command: argp
         if not isinstance(value, bool):
             command.error(f"{where} is {value!r}, expected true or false")
         return value
+    if action.nargs == "?" and isinstance(value, bool):
+        return action.const if value else action.default
     takes_many = action.nargs == "+" or isinstance(action, argparse._AppendAction)
     items = value if takes_many and isinstance(value, list) else [value]
     convert: Callable[[Any], Any] = action.type if callable(action.type) else str
+    is_whole = action.type in (int, _seed)
     converted = []
     for item in items:
-        if item is None or isinstance(item, (bool, list, dict)) or (action.type is int and isinstance(item, float)):
-            command.error(f"{where} is {item!r}, expected {getattr(action.type, '__name__', 'text')}")
+        if item is None or isinstance(item, (bool, list, dict)) or (is_whole and isinstance(item, float)):
+            expected = "int" if is_whole else getattr(action.type, "__name__", "text")
+            command.error(f"{where} is {item!r}, expected {expected}")
         try:
             converted.append(convert(item))
-        except (TypeError, ValueError) as error:
+        except (argparse.ArgumentTypeError, TypeError, ValueError) as error:
             command.error(f"{where}: {error}")
     for item in converted:
         if action.choices is not None and item not in action.choices:

@@ -51,8 +51,8 @@ def check_data_set(name: str, data_dir: str | Path, **options: Any) -> list[Find
     Args:
         name: `"ptb_xl"`, `"mimic_iv_ecg"`, `"ecg_qa"` or `"ecg_chat"`.
         data_dir: Its folder.
-        options: Of the builder's configuration, where they change what is read: `metadata` (PTB-XL), `record_list`
-            (MIMIC-IV-ECG), `file` (ECG-Chat).
+        options: What changes what is read: `metadata` and `sampling_rate` (PTB-XL), `record_list` (MIMIC-IV-ECG),
+            `configs` (ECG-QA; all by default), `file` (ECG-Chat).
 
     Raises:
         EcgDataError: an unknown data set, or a folder that is not there. What is in the folder makes no error.
@@ -76,12 +76,12 @@ def check_data_set(name: str, data_dir: str | Path, **options: Any) -> list[Find
 
 
 def check_lines(findings: Iterable[Finding]) -> tuple[list[str], bool]:
-    """The findings as lines for people, and whether everything is there."""
+    """The findings as lines for people, and whether everything that is needed is there."""
     findings = list(findings)
-    return [str(finding) for finding in findings], all(finding.complete for finding in findings)
+    return [str(finding) for finding in findings], all(one.complete for one in findings if one.needed)
 
 
-def _check_ptb_xl(root: Path, metadata: Sequence[str] = ()) -> list[Finding]:
+def _check_ptb_xl(root: Path, metadata: Sequence[str] = (), sampling_rate: int | None = None) -> list[Finding]:
     try:
         table = main_table(root)
         records = read_records([table, *(root / path for path in metadata)])
@@ -95,7 +95,10 @@ def _check_ptb_xl(root: Path, metadata: Sequence[str] = ()) -> list[Finding]:
         reports = sum(record["report"] is not None for record in records)
         findings.append(Finding("reports", reports, len(records), False))
     for folder, column in folders:
-        needed = not some or (root / folder).is_dir()
+        if sampling_rate is None:
+            needed = not some or (root / folder).is_dir()
+        else:
+            needed = folder == f"records{sampling_rate}"
         findings.append(_count_records(root, folder, [record[column] for record in records], needed))
     return findings
 
@@ -116,13 +119,18 @@ def _check_mimic_iv_ecg(root: Path, record_list: str = "record_list.csv") -> lis
     ]
 
 
-def _check_ecg_qa(root: Path) -> list[Finding]:
+def _check_ecg_qa(root: Path, configs: Sequence[str] | None = None) -> list[Finding]:
     findings = []
+    wanted = [f"{source}-{version}" for source in SOURCES for version in VERSIONS] if configs is None else configs
     for source in SOURCES:
+        if not any(name.startswith(f"{source}-") for name in wanted):
+            continue
         lists = [f"{split}_ecgs.tsv" for split in SPLITS]
         for file, needed in (("answers_for_each_template.csv", True), *((name, False) for name in lists)):
             findings.append(Finding(f"{source}/{file}", int((root / source / file).is_file()), 1, needed))
         for version in VERSIONS:
+            if f"{source}-{version}" not in wanted:
+                continue
             for split in SPLITS:
                 files = sum(1 for _ in (root / source / version / split).glob("*.json"))
                 findings.append(Finding(f"{source}/{version}/{split}/*.json", files, None, True))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.preparation import JOB_FOLDER, Engine, PrepareJob
+from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # Seconds between two looks at what the tasks have written.
@@ -32,18 +34,34 @@ def on_this_machine(num_tasks: int) -> Engine:
     _check(num_tasks)
 
     def write(job: PrepareJob) -> None:
-        from datatrove.executor import LocalPipelineExecutor
-
         folder = _checked_folder(job)
-        LocalPipelineExecutor(
-            [partial(write_share, folder)],
-            tasks=num_tasks,
-            # datatrove's notes go with the job's folder; what is done already is known from the parts.
-            logging_dir=str(Path(folder) / JOB_FOLDER / "datatrove"),
-            skip_completed=False,
-        ).run()
+        try:
+            with worker_pool(num_tasks) as pool:
+                for task in [pool.submit(_run_local_task, folder, rank, num_tasks) for rank in range(num_tasks)]:
+                    task.result()
+        except BrokenProcessPool as error:
+            raise EcgDataError(
+                "a task was killed, as happens when memory runs out; use fewer tasks. The same command goes on where "
+                "it was"
+            ) from error
 
     return write
+
+
+def _run_local_task(folder: str, rank: int, num_tasks: int) -> None:
+    """One task of datatrove's local executor, in a process that is watched: its own pool waits for killed ones."""
+    from datatrove.executor import LocalPipelineExecutor
+
+    LocalPipelineExecutor(
+        [partial(write_share, folder)],
+        tasks=num_tasks,
+        workers=1,
+        local_tasks=1,
+        local_rank_offset=rank,
+        # datatrove's notes go with the job's folder; what is done already is known from the parts.
+        logging_dir=str(Path(folder) / JOB_FOLDER / "datatrove" / f"task-{rank:05d}"),
+        skip_completed=False,
+    ).run()
 
 
 def on_slurm(

@@ -94,6 +94,7 @@ def encode_rows(
             "encode",
             {
                 "data": str(prepared.folder),
+                "window_seconds": prepared.window_seconds,
                 "splits": splits,
                 "questions_per_row": questions_per_row,
                 "question_types": question_types,

@@ -136,7 +136,12 @@ def encode_records(
         "job": job,
         "provenance": provenance(
             "encode",
-            {"data": str(prepared.folder), "records_per_shard": records_per_shard, "num_threads": num_threads},
+            {
+                "data": str(prepared.folder),
+                "window_seconds": prepared.window_seconds,
+                "records_per_shard": records_per_shard,
+                "num_threads": num_threads,
+            },
             data_hash=prepared.report["data_hash"],
         ),
     }

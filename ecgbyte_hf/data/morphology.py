@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError, SamplingRateError, SignalError
 from ecgbyte_hf.models.leads_ecg_byte import FLAT_PEAK_TO_PEAK
 
@@ -392,7 +393,7 @@ def _measured(prepared: PreparedData, ecg_ids: list[int], num_proc: int) -> Iter
                 bar.update()
             return
         try:
-            with ProcessPoolExecutor(num_proc) as pool:
+            with worker_pool(num_proc) as pool:
                 # The processes start here, before the thread that reads records does: a forked process has no threads,
                 # but whatever they had locked.
                 pool.submit(int).result()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -25,7 +26,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,8 +40,9 @@ from ecgbyte_hf.data.prepared import REPORT_FILE, PreparedData
 from ecgbyte_hf.data.questions import ecg_ids_of, question_table, rows_hash, rows_of
 from ecgbyte_hf.data.record_file import RecordWriter
 from ecgbyte_hf.data.splits import overlap_report
+from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
-from ecgbyte_hf.provenance import provenance, write_json
+from ecgbyte_hf.provenance import provenance, versions, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ JOB_FOLDER = ".prepare.partial"
 RECORDS_PER_PART = 2048
 # Records that one process cleans at a time.
 _CHUNK = 16
+# While another job's work is being removed.
+_CLEARING = ".prepare.clearing"
 #: What writes the parts of a job.
 Engine = Callable[["PrepareJob"], None]
 _SOURCE_SCHEMA = pa.schema([("ecg_id", pa.int64()), ("path", pa.string()), ("patient_id", pa.string())])
@@ -135,8 +139,9 @@ class _Refusal:
 
 @dataclass(frozen=True)
 class _Part:
-    """What became of the sources of one file."""
+    """What became of the sources of one file, and for which job it was made."""
 
+    job: str
     bytes: int
     records: int
     cut_in_time: int
@@ -146,9 +151,9 @@ class _Part:
     def load(cls, path: Path) -> _Part | None:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return cls(**{**stored, "refused": [_Refusal(**entry) for entry in stored["refused"]]})
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # absent, or cut short by a full disk: made again
             return None
-        return cls(**{**stored, "refused": [_Refusal(**entry) for entry in stored["refused"]]})
 
 
 def prepare(
@@ -245,11 +250,13 @@ class PrepareJob:
         overwrite: bool = False,
     ) -> PrepareJob:
         """Write down what is to be done, or find that it was begun; see `prepare` for arguments and errors."""
-        if not duration > 0.0 or records_per_part < 1:
+        if not 0.0 < duration < math.inf or records_per_part < 1:
             raise EcgDataError(
                 f"got {duration:g} s and {records_per_part} records per part, expected more than 0 s and at least 1"
             )
         listed = list(sources)
+        if not listed:
+            raise EcgDataError("got no record to prepare, expected at least one")
         counts = Counter(source.ecg_id for source in listed)
         if len(counts) < len(listed):
             twice = next(ecg_id for ecg_id, count in counts.items() if count > 1)
@@ -265,6 +272,8 @@ class PrepareJob:
             "records_per_part": records_per_part,
             "arguments": _plain(arguments),
             "notes": _plain(dict(notes or {})),
+            # Another version may clean in another way: half a folder of each would be neither.
+            "versions": {name: versions()[name] for name in ("ecgbyte-hf", "ecgbyte-rust-bpe")},
         }
         job = cls(Path(output_dir), listed, settings)
         job._begin(overwrite, tables)
@@ -294,7 +303,7 @@ class PrepareJob:
     def is_finished(self) -> bool:
         """Whether the folder is whole, made by this very job."""
         report = _read_object(self.folder / REPORT_FILE)
-        return report is not None and report.get("job") == self._identity() and self._all_there(report)
+        return report is not None and report.get("job") == self._identity and self._all_there(report)
 
     @property
     def is_on_files(self) -> bool:
@@ -342,7 +351,10 @@ class PrepareJob:
         refused = [refusal for part in made for refusal in part.refused]
         if sum(part.records for part in made) == 0:
             reasons = dict(Counter(refusal.error for refusal in refused))
-            raise EcgDataError(f"no record could be used; {len(refused)} were refused: {reasons}")
+            shutil.rmtree(self._partial)  # nothing that another try could go on with
+            raise EcgDataError(
+                f"no record could be used; {len(refused)} were refused: {reasons}. The first: {refused[0].reason}"
+            )
         unusable = {refusal.ecg_id for refusal in refused}
         patients = {one.ecg_id: one.patient_id for one in self.sources if one.ecg_id not in unusable}
         usable, num_dropped = self._usable_questions(patients)
@@ -365,6 +377,7 @@ class PrepareJob:
     def _per_part(self) -> int:
         return int(self.settings["records_per_part"])
 
+    @cached_property
     def _identity(self) -> str:
         return _hash_of([self.settings])
 
@@ -373,15 +386,17 @@ class PrepareJob:
             shutil.rmtree(self._partial, ignore_errors=True)  # killed before it could do so itself
             return
         finished, begun = (_read_object(path) for path in (self.folder / REPORT_FILE, self._partial / "job.json"))
-        if finished is None and begun == self.settings:
+        is_clearing = (self.folder / _CLEARING).exists()
+        if finished is None and begun == self.settings and not is_clearing:
             return
-        if finished is not None or begun is not None:
+        if finished is not None or begun is not None or is_clearing:
             if not overwrite:
                 raise EcgDataError(self._refusal(finished, begun))
             self._clear()
         elif (self.folder / "records").exists() or (self.folder / "questions").exists():
             raise EcgDataError(f"{self.folder} holds records/ or questions/ of something else; choose another folder")
         partial_dir = self._partial
+        shutil.rmtree(partial_dir, ignore_errors=True)  # of a plan that was broken off
         (partial_dir / "questions").mkdir(parents=True, exist_ok=True)
         for split, table in tables.items():
             _write_table(table, partial_dir / "questions" / f"{split}.parquet")
@@ -391,19 +406,24 @@ class PrepareJob:
         write_json(partial_dir / "job.json", self.settings)  # last: without it nothing was begun
 
     def _refusal(self, finished: dict[str, Any] | None, begun: dict[str, Any] | None) -> str:
-        if begun is not None and finished is None:
+        if (self.folder / _CLEARING).exists():
+            what = "a job that was being removed"
+        elif begun is not None and finished is None:
             differing = ", ".join(key for key, value in self.settings.items() if begun.get(key) != value)
             what = f"a job that was begun with other {differing}"
-        elif finished is not None and finished.get("job") == self._identity():
+        elif finished is not None and finished.get("job") == self._identity:
             what = f"not all the files that its {REPORT_FILE} names, or changed ones"
         else:
             what = "what another job prepared: other arguments, or files that have changed since"
         return f"{self.folder} holds {what}; choose another folder, or begin anew in this one with --overwrite"
 
     def _clear(self) -> None:
+        """Remove another job's work; killed in between, the same command goes on with it."""
+        (self.folder / _CLEARING).touch()
         (self.folder / REPORT_FILE).unlink(missing_ok=True)  # first: without it nothing looks whole
         for name in (JOB_FOLDER, "records", "questions"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / _CLEARING).unlink()
 
     def _sources_of(self, index: int) -> Sequence[RecordSource]:
         return self.sources[index * self._per_part : (index + 1) * self._per_part]
@@ -413,8 +433,9 @@ class PrepareJob:
         part = _Part.load(self._partial / f"{_part_name(index)}.json")
         name = f"{_part_name(index)}.parquet"
         places = (self._partial / name, self.folder / "records" / name)
-        is_there = part is not None and any(_size_of(place) == part.bytes for place in places)
-        return part if is_there else None
+        if part is None or part.job != self._identity or all(_size_of(place) != part.bytes for place in places):
+            return None
+        return part
 
     def _write_part(self, index: int, cleaned: Iterator[_Cleaned], advance: Callable[[int], Any]) -> None:
         path = self._partial / f"{_part_name(index)}.parquet"
@@ -433,8 +454,14 @@ class PrepareJob:
                 name = Path(item.source.name).name
                 rate = float(self.feature_extractor.sampling_rate)
                 writer.add(item.source.ecg_id, item.source.patient_id, name, rate, cast(np.ndarray, item.signal))
-        part = _Part(beside.stat().st_size, num_records, num_cut, refused)
-        beside.replace(path)
+        try:
+            part = _Part(self._identity, beside.stat().st_size, num_records, num_cut, refused)
+            beside.replace(path)
+        except FileNotFoundError as error:
+            raise EcgDataError(
+                f"{beside} is gone: another process works in {self.folder} too, or has finished it; start this again "
+                "when it has ended"
+            ) from error
         write_json(path.with_suffix(".json"), asdict(part))
 
     def _usable_questions(self, patients: Mapping[int, str | None]) -> tuple[dict[str, pa.Table], dict[str, int]]:
@@ -470,7 +497,7 @@ class PrepareJob:
             "overlap": overlap_report({name: ecg_ids_of(table) for name, table in usable.items()}, patients),
             "duration_seconds": self.settings["duration_seconds"],
             **self.settings["notes"],
-            "job": self._identity(),
+            "job": self._identity,
             "provenance": provenance("prepare", self.settings["arguments"]),
         }
 
@@ -576,7 +603,7 @@ def _cleaned(
         yield from map(clean, sources)
         return
     try:
-        with ProcessPoolExecutor(num_proc) as pool:
+        with worker_pool(num_proc) as pool:
             yield from _in_order(pool, clean, sources, num_proc)
     except BrokenProcessPool as error:
         raise EcgDataError(

@@ -40,6 +40,9 @@ class PreparedData:
         EcgDataError: the folder is not a prepared one.
     """
 
+    #: Length of the windows that records are cut into; see `windows.py`.
+    window_seconds: float | None = None
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         # Without it the job was killed, and what else is there may be half of it.
@@ -74,6 +77,11 @@ class PreparedData:
     @property
     def fingerprint(self) -> str:
         """SHA-256 that tells these records from others; see `RecordFile.fingerprint`."""
+        return self.folder_fingerprint
+
+    @property
+    def folder_fingerprint(self) -> str:
+        """The fingerprint of the folder, whole or in windows."""
         cleaning = json.dumps(self._preprocessor, sort_keys=True)
         return hashlib.sha256((self.records.fingerprint + cleaning).encode()).hexdigest()
 
@@ -136,6 +144,10 @@ class PreparedData:
                 f"{self.folder} was not prepared for this tokenizer: {'; '.join(differing)}; prepare the data anew or "
                 "use the tokenizer that was trained on it"
             )
+
+    def ids_of_records(self, records: Iterable[int]) -> list[int]:
+        """The numbers by which this object knows some records of the folder: the same, or those of their windows."""
+        return list(records)
 
     def train_ecg_ids(self) -> list[int]:
         """Records that training questions refer to: the only ones a tokenizer may be learnt from."""

@@ -459,24 +459,32 @@ def _largest_first(labels: np.ndarray) -> np.ndarray:
     return np.array([new.get(label, -1) for label in labels.tolist()], np.int64)
 
 
-def read_record_list(path: str | Path) -> list[int]:
+def read_record_list(path: str | Path, *, data: str | None = None) -> list[int]:
     """Numbers of records from a `sample.json`, or from a text file with one on each line.
 
+    Args:
+        path: The file.
+        data: `PreparedData.folder_fingerprint` of the folder that the records should be of, which a `sample.json` has.
+
     Raises:
-        EcgDataError: the file is missing or of another kind, empty, or names a record twice.
+        EcgDataError: the file is missing or of another kind, empty, names a record twice, or was drawn from another
+            folder.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text)["ecg_ids"] if path.suffix == ".json" else [int(word) for word in text.split()]
+        stored: Any = json.loads(text) if path.suffix == ".json" else {"ecg_ids": [int(word) for word in text.split()]}
+        found, drawn_from = stored["ecg_ids"], stored.get("provenance", {}).get("data")
         if not all(type(ecg_id) is int for ecg_id in found):
             raise ValueError("not all entries are whole numbers")
     except OSError as error:
         raise EcgDataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EcgDataError(
             f"{path} is no list of records ({error}); expected what `ecgbyte sample` writes, or a number on each line"
         ) from error
+    if data is not None and drawn_from not in (None, data):
+        raise EcgDataError(f"{path} was drawn from another prepared folder; draw from this one with `ecgbyte sample`")
     if not found:
         raise EcgDataError(f"{path} names no record")
     if len(set(found)) < len(found):

@@ -343,11 +343,17 @@ def prepare_ptb_xl(
         tables,
         _paths_of(records, data_dir, columns[sampling_rate]),
         _patients_of(records),
-        replace(division, splits="published") if is_reference else division,
+        division,
         feature_extractor=feature_extractor,
         template_options=label_template_options() if questions == "labels" else {},
         duration=duration,
         source=f"ptb_xl records{sampling_rate} {questions}",
+        # The paper's folds are PTB-XL's too: by patient, and divided already.
+        applied=replace(division, splits="published") if is_reference else division,
+        notes={
+            "translation_model": translation_model,
+            **({"folds": "1 to 7 train, 8 validates, 9 and 10 test, as in the paper"} if is_reference else {}),
+        },
         **options,
     )
 
@@ -453,10 +459,13 @@ def _prepare_files(
     template_options: Mapping[int, list[str]],
     duration: float,
     source: str,
+    applied: Division | None = None,
+    notes: Mapping[str, Any] | None = None,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
     """Divide the questions, and prepare the records asked about that are there."""
-    divided, notes = division.apply(tables, patients)
+    with_question = {ecg_id for table in tables.values() for ids in ecg_ids_of(table) for ecg_id in ids}
+    divided, counts = (applied or division).apply(tables, patients)
     asked = sorted({ecg_id for table in divided.values() for ids in ecg_ids_of(table) for ecg_id in ids})
     present = [ecg_id for ecg_id in asked if ecg_id in paths and _header(paths[ecg_id]).is_file()]
     if not present:
@@ -476,7 +485,10 @@ def _prepare_files(
             "source": source,
             "records_asked_about": len(asked),
             "records_not_there": len(asked) - len(present),
-            **notes,
+            "records_without_question": len(patients.keys() - with_question),
+            **counts,
+            **(notes or {}),
+            "splits": division.splits,
         },
         **options,
     )
@@ -547,7 +559,7 @@ def read_patients(tables: Sequence[str | Path]) -> dict[int, str | None]:
     patients: dict[int, str | None] = {}
     for table in tables:
         try:
-            with open(table, encoding="utf-8", newline="") as file:
+            with open(table, encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
                 for row in reader:
                     ecg_id, patient = _patient_line(row, f"{table}, line {reader.line_num}")
@@ -560,6 +572,8 @@ def read_patients(tables: Sequence[str | Path]) -> dict[int, str | None]:
             ) from error
         except UnicodeDecodeError as error:
             raise EcgDataError(f"{table} is not UTF-8 text: {error}") from error
+        except csv.Error as error:
+            raise EcgDataError(f"{table}: not a CSV table ({error})") from error
     return patients
 
 

@@ -45,6 +45,7 @@ class WindowedData(PreparedData):
                 f"got windows of {seconds:g} s, expected more than 0 s and at most the "
                 f"{self.report['duration_seconds']:g} s of the records in {self.folder}"
             )
+        self.window_seconds = seconds
         self.windows_per_record, self.samples_left_over = divmod(stored, self._width)
         count = self.windows_per_record
         self._record_ids = self.ecg_ids
@@ -78,7 +79,7 @@ class WindowedData(PreparedData):
                 yield record * count + window, self._cut(signal, window)
 
     def questions(self, split: str) -> list[dict[str, Any]]:
-        """The rows of one split, each once for every window.
+        """The rows of one split, each once for every window; `record_id` names the records that the windows are of.
 
         Raises:
             EcgDataError: no such split.
@@ -89,6 +90,7 @@ class WindowedData(PreparedData):
                 **row,
                 "sample_id": row["sample_id"] * count + window,
                 "ecg_id": [ecg_id * count + window for ecg_id in row["ecg_id"]],
+                "record_id": row["ecg_id"],
             }
             for row in super().questions(split)
             for window in range(count)
@@ -96,8 +98,12 @@ class WindowedData(PreparedData):
 
     def train_ecg_ids(self) -> list[int]:
         """Windows of the records that training questions refer to."""
+        return self.ids_of_records(super().train_ecg_ids())
+
+    def ids_of_records(self, records: Iterable[int]) -> list[int]:
+        """The windows of some records."""
         count = self.windows_per_record
-        return [ecg_id * count + window for ecg_id in super().train_ecg_ids() for window in range(count)]
+        return [ecg_id * count + window for ecg_id in records for window in range(count)]
 
     def _cut(self, signal: np.ndarray, window: int) -> np.ndarray:
         return signal[:, window * self._width : (window + 1) * self._width]

@@ -72,7 +72,8 @@ def shuffled_ecg_ids(rows: Iterable[Mapping[str, Any]], seed: int) -> dict[int, 
     """Give every ECG another one's signal.
 
     Args:
-        rows: question rows; both ECGs of a comparison are mapped.
+        rows: question rows; both ECGs of a comparison are mapped. Where ECGs are windows of records (`record_id`), a
+            window is given the same window of another record.
         seed: the same ECGs and seed give the same mapping, whatever the order of the rows.
 
     Returns:
@@ -85,12 +86,22 @@ def shuffled_ecg_ids(rows: Iterable[Mapping[str, Any]], seed: int) -> dict[int, 
     >>> shuffled_ecg_ids([{"ecg_id": [3]}, {"ecg_id": [8, 3]}], seed=0)
     {3: 8, 8: 3}
     """
-    ecgs = sorted({int(ecg) for row in rows for ecg in row["ecg_id"]})
-    if len(ecgs) < 2:
-        raise EcgDataError(f"got {len(ecgs)} ECGs, expected at least 2: with fewer none can have another one's signal")
-    order = [int(ecg) for ecg in np.random.default_rng(seed).permutation(ecgs)]
+    windows: dict[int, set[int]] = {}
+    for row in rows:
+        for record, ecg in zip(row.get("record_id") or row["ecg_id"], row["ecg_id"], strict=True):
+            windows.setdefault(int(record), set()).add(int(ecg))
+    records = sorted(windows)
+    if len(records) < 2:
+        raise EcgDataError(
+            f"got {len(records)} ECGs, expected at least 2: with fewer none can have another one's signal"
+        )
+    order = [int(record) for record in np.random.default_rng(seed).permutation(records)]
     following = dict(zip(order, order[1:] + order[:1], strict=True))
-    return {ecg: following[ecg] for ecg in ecgs}
+    return {
+        ecg: other
+        for record in records
+        for ecg, other in zip(sorted(windows[record]), sorted(windows[following[record]]), strict=True)
+    }
 
 
 def zero_signal(shape: Sequence[int]) -> NDArray[np.float32]:

@@ -243,6 +243,7 @@ def generate_answers(
     written = [
         {
             **{key: row.get(key) for key in (*_SHARED_KEYS, "ecg_id", "attribute")},
+            **({"record_id": row["record_id"]} if "record_id" in row else {}),
             "options": valid[index],
             "prediction": done[index].text,
             "reached_limit": done[index].reached_limit,

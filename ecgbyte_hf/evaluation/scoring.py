@@ -143,8 +143,11 @@ def score_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cluster_key(row: Mapping[str, Any]) -> int:
-    """The ECG a question is counted under in the bootstrap: its only one, or the first of a comparison."""
-    return int(row["ecg_id"][0])
+    """The ECG a question is counted under in the bootstrap: its only one, or the first of a comparison.
+
+    Windows of one recording count as one ECG: `record_id` names it.
+    """
+    return int((row.get("record_id") or row["ecg_id"])[0])
 
 
 def summarise(scored: Sequence[Mapping[str, Any]], *, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:

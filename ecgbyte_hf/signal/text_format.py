@@ -86,7 +86,10 @@ def _read_table(path: Path) -> _Table:
             "and a column for each lead."
         )
     separator = _separator(lines[start][1])
-    before = [_fields(line, separator) for _, line in lines[:start]]
+    if separator is None and len(lines[start][1].split()) == 1:
+        before = [[line.strip().strip("\"'")] for _, line in lines[:start]]  # one column: "II (mV)" is its name
+    else:
+        before = [_fields(line, separator) for _, line in lines[:start]]
     surplus = _has_surplus_column(before, lines[start:], separator)
     numbers = _numbers(path, lines[start:], separator, surplus)
     for _, line in lines[:start]:

@@ -112,6 +112,7 @@ def train_tokenizer(
                 "max_token_length": max_token_length,
                 "max_records": max_records,
                 "records": None if ecg_ids is None else _list_hash(train_ids),
+                "window_seconds": prepared.window_seconds,
                 "seed": seed,
             },
             data_hash=prepared.report["data_hash"],

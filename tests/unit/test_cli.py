@@ -228,6 +228,7 @@ class TestConfig:
             ("seed: true", "seed is True, expected int"),
             ("seed:", "seed is None, expected int"),
             ("seed: many", "seed: invalid literal"),
+            ("seed: -1", "seed: -1 is no seed"),
             ("seed: [1]", r"seed is \[1\], expected int"),
             ("leads: [[I]]", "expected text"),
             ("profile: strong", "profile is 'strong'; known: reference, reference-low, sos, none"),

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal as signals_of_unix
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,19 @@ def _run_in_group(folder, num_proc):
     """In a process of its own, with its workers in one group, so that all of them can be killed together."""
     os.setsid()
     run(folder, num_proc=num_proc)
+
+
+def _killed_task(*_):
+    os.kill(os.getpid(), signals_of_unix.SIGKILL)
+
+
+def _is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or ") Z " not in state.read_text()  # nobody may wait for it here
 
 
 class TestKilled:
@@ -166,6 +180,67 @@ class TestKilled:
 
 
 class TestAnotherJob:
+    def test_parts_of_another_job_are_not_taken(self, unbroken, tmp_path, monkeypatch):
+        """As they lie there when --overwrite was killed while it removed them."""
+        finish = PrepareJob.finish
+        monkeypatch.setattr(PrepareJob, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, seed=5)
+        monkeypatch.setattr(PrepareJob, "finish", finish)
+        old = {path.name: path.read_bytes() for path in (tmp_path / JOB_FOLDER).glob("part-*")}
+        (tmp_path / JOB_FOLDER / "job.json").unlink()
+        run(tmp_path)
+        assert hashes(tmp_path) == hashes(unbroken)
+        # Even beside this job's own plan they are another's.
+        monkeypatch.setattr(PrepareJob, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "again")
+        for name, content in old.items():
+            (tmp_path / "again" / JOB_FOLDER / name).write_bytes(content)
+        monkeypatch.setattr(PrepareJob, "finish", finish)
+        run(tmp_path / "again")
+        assert hashes(tmp_path / "again") == hashes(unbroken)
+
+    @pytest.mark.parametrize("step", range(4))
+    def test_an_interrupted_overwrite_goes_on(self, unbroken, tmp_path, monkeypatch, step):
+        run(tmp_path, num_records=20)
+        removed = []
+        rmtree = module.shutil.rmtree
+
+        def stopping(path, **options):
+            if len(removed) == step:
+                raise KeyboardInterrupt
+            removed.append(path)
+            rmtree(path, **options)
+
+        monkeypatch.setattr(module.shutil, "rmtree", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, overwrite=True)
+        monkeypatch.undo()
+        if step < 3:
+            with pytest.raises(EcgDataError, match="a job that was being removed; .* --overwrite"):
+                run(tmp_path)
+        run(tmp_path, overwrite=True)
+        assert hashes(tmp_path) == hashes(unbroken)
+
+    def test_another_version(self, tmp_path, monkeypatch):
+        run(tmp_path, num_records=20)
+        newer = {**module.versions(), "ecgbyte-hf": "9.9"}
+        monkeypatch.setattr(module, "versions", lambda: newer)
+        with pytest.raises(EcgDataError, match="what another job prepared"):
+            run(tmp_path, num_records=20)
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"bytes": 3}'])
+    def test_a_damaged_note_of_a_part(self, unbroken, tmp_path, monkeypatch, content):
+        finish = PrepareJob.finish
+        monkeypatch.setattr(PrepareJob, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+        (tmp_path / JOB_FOLDER / "part-00002.json").write_text(content)
+        monkeypatch.setattr(PrepareJob, "finish", finish)
+        run(tmp_path)
+        assert hashes(tmp_path) == hashes(unbroken)
+
     def test_begun_with_something_else(self, tmp_path, monkeypatch):
         monkeypatch.setattr(PrepareJob, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -213,7 +288,16 @@ class TestAnotherJob:
         with pytest.raises(EcgDataError, match="not all the files"):
             run(tmp_path)
 
-    @pytest.mark.parametrize("changes", [{"records_per_part": 0}, {"num_proc": 0}])
+    def test_no_record_left_leaves_nothing_behind(self, tmp_path):
+        flat = RecordSource(1, None, None, np.zeros((2, 1000)), 100.0, ("II", "V2"))
+        settings = {"feature_extractor": extractor(), "template_options": {}, "duration": 10.0, "arguments": {}}
+        with pytest.raises(EcgDataError, match="1 were refused: .*The first: .*flat leads"):
+            prepare([flat], {"train": []}, tmp_path, **settings)
+        with pytest.raises(EcgDataError, match="got no record to prepare"):
+            prepare([], {"train": []}, tmp_path, **settings)
+        run(tmp_path, num_records=20)
+
+    @pytest.mark.parametrize("changes", [{"records_per_part": 0}, {"num_proc": 0}, {"duration": float("inf")}])
     def test_numbers_that_cannot_be(self, tmp_path, changes):
         with pytest.raises(EcgDataError, match="at least 1"):
             run(tmp_path, **changes)
@@ -364,6 +448,29 @@ class TestParts:
         wait_for_parts(job, another_machine)
         assert len(looks) == 3 and job.num_parts_done() == 3
         assert "3/3" in capsys.readouterr().err
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="finds the processes by their parent")
+    def test_a_killed_task_is_an_error(self, test_data, tmp_path, monkeypatch):
+        from ecgbyte_hf.data import cluster
+
+        monkeypatch.setattr(cluster, "_run_local_task", _killed_task)
+        with pytest.raises(EcgDataError, match="a task was killed"):
+            cluster.on_this_machine(2)(self.plan(test_data, tmp_path))
+
+    def test_workers_end_with_the_process_that_was_killed(self):
+        command = "import os, sys; from ecgbyte_hf.data.workers import worker_pool\n"
+        command += "pool = worker_pool(2)\n"
+        command += "print(*{future.result() for future in [pool.submit(os.getpid) for _ in range(50)]}, flush=True)\n"
+        command += "sys.stdin.read()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", command], **pipes) as process:
+            workers = [int(pid) for pid in process.stdout.readline().split()]
+            process.kill()
+            process.wait()
+        deadline = time.monotonic() + 20
+        while any(_is_running(pid) for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert workers and not any(_is_running(pid) for pid in workers)
 
     def test_simulated_records_are_for_one_machine(self, tmp_path):
         from ecgbyte_hf.data.cluster import on_this_machine

@@ -196,3 +196,11 @@ def test_a_real_one(test_data):
     assert expected.shape == (5000, 12)
     np.testing.assert_array_equal(record.signal, expected.T * 1e-3)
     np.testing.assert_allclose(record.signal[0] + record.signal[2], record.signal[1], atol=0.003)
+
+
+def test_one_column_with_its_unit(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("II (uV)\n" + "\n".join(map(str, range(0, 2000, 10))) + "\n")
+    record = read_ecg(path, sampling_rate=250)
+    assert record.lead_names == ("II",) and record.signal.shape == (1, 200)
+    np.testing.assert_allclose(record.signal[0], np.arange(0, 2000, 10) / 1000)

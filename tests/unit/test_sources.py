@@ -89,7 +89,8 @@ class TestPtbXl:
             tmp_path, data_dir=test_data / "ptbxl", division=Division(splits="reference"), feature_extractor=bare
         )
         assert set(prepared.splits) == {"train", "validation", "test"}
-        assert prepared.report["splits"] == "published"
+        assert prepared.report["splits"] == "reference" and "9 and 10 test" in prepared.report["folds"]
+        assert prepared.report["provenance"]["arguments"]["division"]["splits"] == "reference"
 
     def test_reports_in_english(self, test_data, tmp_path, bare, monkeypatch):
         """What the model is, and that it translates, is tested in test_translation.py."""
@@ -288,11 +289,16 @@ class TestCommand:
         assert cli.main([*command, "--check"]) == 1
         out = capsys.readouterr().out
         assert re.search(r"incomplete\s+records500: 1\d\d of 500", out) and "scp_statements.csv: 1 of 1" in out
+        labels = ("prepare", "ptb_xl", "--data-dir", str(test_data / "ptbxl100"), "--rate", "100", "--check")
+        assert cli.main([*labels]) == 0  # records500 is not there, and not needed
+        assert "records100: 5000 of 5000" in capsys.readouterr().out
         more = ["--output", str(tmp_path / "p"), "--fraction", "0.1", "--num-proc", "2", "--records-per-part", "16"]
         assert cli.main([*command, *more]) == 0
         assert "shared by train/test: 0 ECGs, 0 patients" in capsys.readouterr().out
         assert 5 <= len(PreparedData(tmp_path / "p").ecg_ids) < 40
-        assert cli.main([*command, *more]) == 0  # nothing left to do
+        assert "records of the tables have no question" not in capsys.readouterr().out
+        assert cli.main([*command, *more]) == 0
+        assert "nothing was left to do" in capsys.readouterr().out
         assert cli.main([*command, *more, "--seed", "1"]) == 1
         assert "--overwrite" in capsys.readouterr().err
 
@@ -304,6 +310,32 @@ class TestCommand:
         ):
             assert cli.main(["prepare", *arguments]) == 2
             assert "needs --" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "surplus"),
+        [
+            ("ecg_qa --rate 100 --translate x", "--translate, --rate"),
+            ("synthetic --data-dir d", "--data-dir"),
+            ("ptb_xl --questions labels --translate", "--translate"),
+            ("mimic_iv_ecg --records 5 --tasks 3", "--records, --tasks"),
+            ("ptb_xl --engine local --num-proc 2", "--num-proc"),
+        ],
+    )
+    def test_options_without_a_meaning_are_refused(self, capsys, arguments, surplus):
+        assert cli.main(["prepare", *arguments.split(), "--output", "o"]) == 2
+        assert f": {surplus} has no meaning here" in capsys.readouterr().err
+
+    def test_one_list_of_records(self, capsys):
+        command = ["prepare", "mimic_iv_ecg", "--data-dir", "d", "--output", "o", "--metadata", "a", "b"]
+        assert cli.main(command) == 2 and "give one --metadata" in capsys.readouterr().err
+
+    def test_check_of_questions_and_their_recordings(self, test_data, capsys):
+        command = ["prepare", "ecg_qa", "--check", "--data-dir", str(test_data / "ecg_qa/ecgqa")]
+        assert cli.main(command) == 0
+        out = capsys.readouterr().out
+        assert "ptbxl/template/train/*.json" in out and "mimic" not in out and "paraphrased" not in out
+        assert cli.main([*command, "--signals-dir", str(test_data / "ptbxl")]) == 1
+        assert "records500: " in capsys.readouterr().out
 
     def test_slurm_needs_a_partition(self, test_data, tmp_path, capsys):
         command = ["prepare", "ptb_xl", "--data-dir", str(test_data / "ptbxl"), "--output", str(tmp_path / "o")]

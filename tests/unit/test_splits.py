@@ -100,6 +100,15 @@ class TestPatients:
         (tmp_path / "b.csv").write_text("patient_id,ecg_id\n8,3\n7,1\n")
         assert read_patients([tmp_path / "a.csv", tmp_path / "b.csv"]) == {1: "7", 2: None, 3: "8"}
 
+    def test_as_a_spreadsheet_saves_it(self, tmp_path):
+        (tmp_path / "a.csv").write_text("\ufeffecg_id,patient_id\n1,7\n", encoding="utf-8")
+        assert read_patients([tmp_path / "a.csv"]) == {1: "7"}
+
+    def test_a_field_without_end(self, tmp_path):
+        (tmp_path / "a.csv").write_text("ecg_id,patient_id\n1," + "7" * 200_000 + "\n")
+        with pytest.raises(EcgDataError, match="not a CSV table"):
+            read_patients([tmp_path / "a.csv"])
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

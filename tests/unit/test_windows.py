@@ -1,10 +1,15 @@
 """Windows of prepared records: views, numbered, with the questions of their record."""
 
+import json
+
 import numpy as np
 import pytest
 
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.sampling import read_record_list
 from ecgbyte_hf.data.windows import WindowedData
+from ecgbyte_hf.evaluation.controls import shuffled_ecg_ids
+from ecgbyte_hf.evaluation.scoring import cluster_key
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
@@ -52,6 +57,39 @@ def test_a_tokenizer_learns_from_the_windows_of_training_records(small_prepared,
     assert set(windows.train_ecg_ids()) == {3 * n + w for n in small_prepared.train_ecg_ids() for w in range(3)}
     report = train_tokenizer(windows, tmp_path, num_merges=40)
     assert (report["records_trained_on"], report["records"]) == (3 * 36, 3 * 4)
+
+
+def test_drawn_records_stand_for_their_windows(small_prepared, windows, tmp_path):
+    from ecgbyte_hf import cli
+
+    def run(*arguments):
+        return cli.main([str(part) for part in arguments])
+
+    data = ("--data", small_prepared.folder)
+    assert run("sample", *data, "--num-records", 5, "--output", tmp_path / "sample") == 0
+    drawn = json.loads((tmp_path / "sample/sample.json").read_text())["ecg_ids"]
+    assert windows.ids_of_records([4, 2]) == [12, 13, 14, 6, 7, 8]
+    command = ("train-tokenizer", *data, "--window-seconds", 3, "--num-merges", 20, "--output", tmp_path / "made")
+    assert run(*command, "--records", tmp_path / "sample/sample.json") == 0
+    report = json.loads((tmp_path / "made/training.json").read_text())
+    assert report["records_trained_on"] == 3 * len(drawn) == 15
+    assert report["provenance"]["arguments"]["window_seconds"] == 3.0
+
+
+def test_a_draw_from_another_folder_is_refused(small_prepared, tmp_path):
+    path = tmp_path / "sample.json"
+    path.write_text(json.dumps({"ecg_ids": [1], "provenance": {"data": "another"}}))
+    with pytest.raises(EcgDataError, match="drawn from another prepared folder"):
+        read_record_list(path, data=small_prepared.folder_fingerprint)
+
+
+def test_bootstrap_and_shuffling_go_by_record(windows):
+    rows = windows.questions("test")
+    assert {cluster_key(row) for row in rows} == {row["record_id"][0] for row in rows}
+    substitutes = shuffled_ecg_ids(rows, seed=0)
+    assert sorted(substitutes) == sorted(substitutes.values())
+    for ecg_id, other in substitutes.items():
+        assert ecg_id // 3 != other // 3 and ecg_id % 3 == other % 3
 
 
 def test_one_window_is_the_record(small_prepared):
