@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+
 PACKAGES = (
     "ecgbyte-hf",
     "ecgbyte-rust-bpe",
@@ -56,6 +58,21 @@ def provenance(command: str, arguments: dict[str, Any], **extra: Any) -> dict[st
 def write_json(path: str | Path, content: Any) -> Path:
     """Write JSON beside the target and rename: a killed job never leaves half a file under the final name."""
     return write_text(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read_object(path: str | Path) -> dict[str, Any] | None:
+    """The object in a JSON file of an earlier run; `None` if there is no such file.
+
+    Raises:
+        EcgDataError: the file is not JSON.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise EcgDataError(f"{path}: not JSON ({error}); delete it, or choose another folder") from error
+    return content if isinstance(content, dict) else {}
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -11,7 +11,6 @@ Nothing is put where a trainer would read it before everything is there.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.provenance import provenance, write_json
+from ecgbyte_hf.provenance import provenance, read_object, write_json
 
 JOB_FOLDER = ".encode.partial"
 REPORT_FILE = "encode.json"
@@ -151,7 +150,7 @@ def encode_records(
 
 def refuse_ids(folder: Path) -> None:
     """Raise an `EcgDataError` if a folder holds the ids of records, finished or not: rows would replace them."""
-    if (folder / JOB_FOLDER).exists() or "job" in (_read_object(folder / REPORT_FILE) or {}):
+    if (folder / JOB_FOLDER).exists() or "job" in (read_object(folder / REPORT_FILE) or {}):
         raise EcgDataError(f"{folder} holds the ids of records; choose another folder for rows")
 
 
@@ -173,8 +172,8 @@ class _JobFolder:
 
     def open(self, overwrite: bool) -> dict[str, Any] | None:
         """Make the folder ready to go on; if this job is finished already, return its report instead."""
-        finished = _read_object(self.path / REPORT_FILE)
-        begun = _read_object(self.partial / _JOB_FILE)
+        finished = read_object(self.path / REPORT_FILE)
+        begun = read_object(self.partial / _JOB_FILE)
         if finished is not None and finished.get("job") == self.job:
             if len(self._whole(finished)) == len(finished["shards"]):
                 shutil.rmtree(self.partial, ignore_errors=True)  # killed before it could do so itself
@@ -313,14 +312,3 @@ class _ShardWriter:
                 self._writer.close()
             if error is None:
                 self._beside.replace(self._path)
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of an earlier run; `None` if there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EcgDataError(f"{path}: not JSON ({error}); delete it, or choose another folder") from error
-    return content if isinstance(content, dict) else {}

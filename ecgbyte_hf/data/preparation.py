@@ -42,7 +42,7 @@ from ecgbyte_hf.data.record_file import RecordWriter
 from ecgbyte_hf.data.splits import overlap_report
 from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
-from ecgbyte_hf.provenance import provenance, versions, write_json
+from ecgbyte_hf.provenance import provenance, read_object, versions, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +287,7 @@ class PrepareJob:
             EcgDataError: there is none, or its records are no files.
         """
         folder = Path(output_dir)
-        settings = _read_object(folder / JOB_FOLDER / "job.json")
+        settings = read_object(folder / JOB_FOLDER / "job.json")
         table = folder / JOB_FOLDER / "sources.parquet"
         if settings is None or not table.is_file():
             raise EcgDataError(f"{folder} holds no job that was planned on files; plan it with `ecgbyte prepare`")
@@ -302,7 +302,7 @@ class PrepareJob:
     @property
     def is_finished(self) -> bool:
         """Whether the folder is whole, made by this very job."""
-        report = _read_object(self.folder / REPORT_FILE)
+        report = read_object(self.folder / REPORT_FILE)
         return report is not None and report.get("job") == self._identity and self._all_there(report)
 
     @property
@@ -385,7 +385,7 @@ class PrepareJob:
         if self.is_finished:
             shutil.rmtree(self._partial, ignore_errors=True)  # killed before it could do so itself
             return
-        finished, begun = (_read_object(path) for path in (self.folder / REPORT_FILE, self._partial / "job.json"))
+        finished, begun = (read_object(path) for path in (self.folder / REPORT_FILE, self._partial / "job.json"))
         is_clearing = (self.folder / _CLEARING).exists()
         if finished is None and begun == self.settings and not is_clearing:
             return
@@ -555,17 +555,6 @@ def _all_known(table: pa.Table, patients: Mapping[int, str | None]) -> np.ndarra
     stops = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
     starts = np.concatenate(([0], stops[:-1])) if len(stops) else stops
     return np.asarray(missing_before[stops] == missing_before[starts])
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of an earlier run; `None` if there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EcgDataError(f"{path}: not JSON ({error}); delete it, or choose another folder") from error
-    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)

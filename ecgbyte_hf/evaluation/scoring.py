@@ -12,22 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from ecgbyte_hf.data.ecg_qa import QUESTION_TYPES
 from ecgbyte_hf.data.ecg_qa import read_template_options as read_template_options
 from ecgbyte_hf.evaluation.statistics import bootstrap_interval
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 #: The word for the empty set.
 NONE = "none"
-#: ECG-QA's question types, single ECGs first.
-QUESTION_TYPES = (
-    "single-verify",
-    "single-choose",
-    "single-query",
-    "comparison_consecutive-verify",
-    "comparison_consecutive-query",
-    "comparison_irrelevant-verify",
-    "comparison_irrelevant-query",
-)
 
 
 def question_options(row: Mapping[str, Any], template_options: Mapping[int, Sequence[str]]) -> list[str]:
