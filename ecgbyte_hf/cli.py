@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser, commands = build_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    _apply_config(given, commands)
-    options, unknown = parser.parse_known_args(given)
+    options, unknown = _parse(given, parser, commands)
     if not hasattr(options, "run"):
         parser.print_help()
         return 2
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # a missing file, a full disk, and what transformers says of a model it cannot find
         what = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        if "gated repo" in what:
+            what += " To get a gated model, accept its licence on its page and log in with `hf auth login`."
         _say(f"ecgbyte {options.command}: {what}", stream=sys.stderr)
         return 1
     except ImportError as error:
@@ -61,6 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"ecgbyte {options.command}: interrupted", stream=sys.stderr)
         return 130
+
+
+def _parse(
+    given: list[str], parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and what no option takes."""
+    if given[:1] == ["sft"] and not {"-h", "--help"} & set(given):
+        return argparse.Namespace(command="sft", run=_sft, arguments=given[1:]), []  # TRL's parser reads them
+    _apply_config(given, commands)
+    return parser.parse_known_args(given)
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -97,6 +109,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_train_tokenizer(add)
     _add_encode(add)
     _add_extend_llm(add)
+    _add_sft(add)
     _add_generate(add)
     _add_evaluate(add)
     _add_plot(add)
@@ -799,6 +812,36 @@ def _extend_llm(options: argparse.Namespace) -> int:
     _say(f"{made.num_added} tokens added, {made.vocab_size} in all, {tied} embeddings; saved in {made.folder}")
     _say(f"next: ecgbyte encode --data PREPARED --model {made.folder} --output ROWS")
     return 0
+
+
+def _add_sft(add: Adder) -> None:
+    from ecgbyte_hf.training.sft import EcgArguments
+
+    command = add(
+        "sft",
+        _sft,
+        "Train an extended model: `trl sft` with what its command line lacks for ECG tokens.\n"
+        "All options but the last three are TRL's, in their spelling; `trl sft --help` lists them.",
+        "ecgbyte sft --config scripts/recipes/sft_paper.yaml --model_name_or_path llama-ecg --dataset_name rows "
+        "--output_dir sft",
+    )
+    command.add_argument("--model_name_or_path", metavar="DIR", help="what `ecgbyte extend-llm` wrote")
+    command.add_argument("--dataset_name", metavar="DIR", help="what `ecgbyte encode` wrote")
+    command.add_argument("--output_dir", metavar="DIR", help="folder to write; then `ecgbyte generate --model DIR`")
+    command.add_argument(
+        "--resume_from_checkpoint",
+        metavar="DIR",
+        help="go on from a checkpoint; `true` for the newest in --output_dir",
+    )
+    for option in fields(EcgArguments):
+        metavar = "N" if option.default is None else "true|false"
+        command.add_argument(f"--{option.name}", metavar=metavar, help=option.metadata["help"])
+
+
+def _sft(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.training.sft import run_sft
+
+    return run_sft(options.arguments)
 
 
 def _add_generate(add: Adder) -> None:

@@ -24,6 +24,7 @@ COMMANDS = (
     "train-tokenizer",
     "encode",
     "extend-llm",
+    "sft",
     "generate",
     "evaluate",
     "plot",

@@ -1,0 +1,317 @@
+"""`ecgbyte sft`: supervised fine-tuning by TRL, with the few things that the command `trl sft` cannot do.
+
+TRL's parser and dataclasses read the options, so that everything `trl sft` takes works the same; TRL's trainer trains.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
+
+
+@dataclass
+class EcgArguments:
+    """The options of `ecgbyte sft` that are not TRL's; the names are the flags."""
+
+    train_ecg_rows: bool = field(
+        default=False,
+        metadata={"help": "with --use_peft: train the embedding rows of the ECG tokens too (default: frozen)"},
+    )
+    merge: bool = field(
+        default=False,
+        metadata={"help": "with --use_peft: also write the merged model to OUTPUT_DIR/merged, such as for vLLM"},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "stop after so many evaluations without a better one; needs --load_best_model_at_end"},
+    )
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was given, by the class that it belongs to."""
+
+    script: Any
+    training: Any
+    model: Any
+    mixture: Any
+    ecg: EcgArguments
+
+
+def run_sft(arguments: Sequence[str]) -> int:
+    """Train as `trl sft` does: through `accelerate launch`, on as many devices as it is told or finds.
+
+    Inside a launch (of this function, `accelerate launch` or `torchrun`) the training itself runs.
+
+    Args:
+        arguments: The command line behind `ecgbyte sft`.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        EcgError: options, rows or a model that do not go together.
+    """
+    if {"ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"} & set(os.environ):
+        train(arguments)
+        return 0
+    return _launch(arguments)
+
+
+def train(arguments: Sequence[str]) -> Path:
+    """Train in this process; `output_dir` is then a folder for `ecgbyte generate --model`.
+
+    Args:
+        arguments: Options as on the command line, `--config FILE` among them.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        EcgError: options, rows or a model that do not go together.
+    """
+    options, _, unknown = parse_options(arguments)
+    if unknown:
+        raise EcgError(f"unknown: {' '.join(unknown)}; try `ecgbyte sft --help`")
+    parts = ecg_parts(options.model.model_name_or_path, revision=options.model.model_revision)
+    return _train(options, parts)
+
+
+def parse_options(arguments: Sequence[str]) -> tuple[_Options, list[str], list[str]]:
+    """Read a command line by TRL's parser.
+
+    Returns:
+        The options, and what is no option of training: from the YAML file, and from the command line. `accelerate
+        launch` may know it.
+
+    Raises:
+        EcgError: a value that TRL refuses, or a YAML file that is none.
+    """
+    import yaml
+    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            # TRL's usage is a hundred lines.
+            self.exit(2, f"{self.prog}: {message}\nTry `ecgbyte sft --help`.\n")
+
+    classes: Any = (ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, EcgArguments)
+    parser = Parser(classes, prog="ecgbyte sft", allow_abbrev=False)
+    try:
+        *made, from_file, from_line = parser.parse_args_and_config(
+            list(arguments), return_remaining_strings=True, separate_remaining_strings=True
+        )
+    except (ValueError, yaml.YAMLError) as error:
+        raise EcgError(" ".join(str(error).split())) from error
+    options = _Options(*made)
+    _check_options(options)
+    return options, from_file, from_line
+
+
+def ecg_parts(model_name_or_path: str, *, revision: str | None = None) -> Path:
+    """The folder with ECG tokenizer, feature extractor and prompt of an extended model, here or on the Hub.
+
+    Raises:
+        EcgFileError: no such folder, and no name on the Hub.
+        OSError: what the Hub answers about a model that it does not have or give.
+    """
+    from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
+
+    folder = Path(model_name_or_path)
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", model_name_or_path):
+            raise EcgFileError(
+                f"{model_name_or_path} is not there; expected a folder that `ecgbyte extend-llm` wrote, or USER/NAME"
+            )
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(model_name_or_path, revision=revision, allow_patterns=f"{ECG_SUBFOLDER}/*"))
+    return folder / ECG_SUBFOLDER
+
+
+def merge_adapter(base: str, adapter: Path, output_dir: Path, **load_options: Any) -> Path:
+    """Write the base model with an adapter's weights worked in, and its tokenizer.
+
+    The base is loaded anew: in training it may be quantised or shared out to several devices.
+
+    Args:
+        base: The model that was trained on.
+        adapter: The adapter's folder, with the tokenizer.
+        output_dir: Folder to write.
+        load_options: Passed to `from_pretrained` of the base, such as `dtype`.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, **load_options)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(output_dir)
+    AutoTokenizer.from_pretrained(adapter).save_pretrained(output_dir)
+    return output_dir
+
+
+def _train(options: _Options, parts: Path) -> Path:
+    from transformers import EarlyStoppingCallback
+    from trl import SFTTrainer, get_peft_config, get_quantization_config
+
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+    from ecgbyte_hf.training.extend_llm import save_ecg_parts
+
+    script, training, model, ecg = options.script, options.training, options.model, options.ecg
+    prompt = EcgPrompt.load(parts)
+    _check_length(training.max_length, prompt)
+    processor = EcgByteProcessor.from_pretrained(parts)
+    load_options = {
+        "revision": model.model_revision,
+        "trust_remote_code": training.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+    training.model_init_kwargs = load_options
+    peft_config: Any = get_peft_config(model)
+    if ecg.train_ecg_rows:
+        peft_config.trainable_token_indices = _ecg_token_ids(model.model_name_or_path, processor, model.model_revision)
+    checkpoint = _checkpoint(training)
+    rows = _load_rows(options)
+    trainer: Any = SFTTrainer(
+        model=model.model_name_or_path,
+        args=training,
+        train_dataset=rows[script.dataset_train_split],
+        eval_dataset=rows[script.dataset_test_split] if training.eval_strategy != "no" else None,
+        quantization_config=get_quantization_config(model),
+        peft_config=peft_config,
+        callbacks=[EarlyStoppingCallback(ecg.early_stopping_patience)] if ecg.early_stopping_patience else None,
+    )
+    output_layer = trainer.model.get_output_embeddings()
+    if not hasattr(output_layer, "bias"):
+        # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
+        output_layer.bias = None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    output_dir = Path(training.output_dir)
+    trainer.save_model(training.output_dir)
+    if trainer.is_world_process_zero():
+        save_ecg_parts(output_dir, processor, prompt)
+        if ecg.merge:
+            merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
+            save_ecg_parts(merged, processor, prompt)
+    trainer.accelerator.wait_for_everyone()
+    if training.push_to_hub:
+        trainer.push_to_hub(dataset_name=script.dataset_name)
+    trainer.end()
+    return output_dir
+
+
+def _launch(arguments: Sequence[str]) -> int:
+    """Start `ecgbyte sft` again under `accelerate launch`; what TRL's parser does not know is for the launch."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+
+    options, from_file, from_line = parse_options(arguments)
+    ecg_parts(options.model.model_name_or_path, revision=options.model.model_revision)
+    for_launch = resolve_accelerate_config_argument([*from_file, *from_line])
+    inner = _without(list(arguments), from_line)
+    launch_arguments, unknown = launch_command_parser().parse_known_args(
+        [*for_launch, "--quiet", "--module", "ecgbyte_hf.cli", "sft", *inner]
+    )
+    if unknown:
+        raise EcgError(f"unknown: {' '.join(unknown)}; try `ecgbyte sft --help`")
+    try:
+        launch_command(launch_arguments)
+    except SystemExit as ended:  # the inner process has said why
+        return int(ended.code or 0)
+    return 0
+
+
+def _without(items: list[str], removed: Sequence[str]) -> list[str]:
+    """The list without those items, which stand in it in this order."""
+    waiting = list(removed)
+    return [item for item in items if not (waiting and item == waiting[0] and waiting.pop(0))]
+
+
+def _check_options(options: _Options) -> None:
+    training, ecg = options.training, options.ecg
+    if not options.model.model_name_or_path:
+        raise EcgError("--model_name_or_path is missing: a folder that `ecgbyte extend-llm` wrote")
+    if not options.script.dataset_name and not options.mixture.datasets:
+        raise EcgError("--dataset_name is missing: a folder that `ecgbyte encode` wrote")
+    for name in ("train_ecg_rows", "merge"):
+        if getattr(ecg, name) and not options.model.use_peft:
+            raise EcgError(
+                f"--{name} has a meaning with --use_peft only: without, all weights are trained; leave it out"
+            )
+    if ecg.early_stopping_patience is not None:
+        if ecg.early_stopping_patience < 1:
+            raise EcgError(f"got --early_stopping_patience {ecg.early_stopping_patience}, expected at least 1")
+        if training.eval_strategy == "no" or not training.load_best_model_at_end:
+            raise EcgError(
+                "--early_stopping_patience needs --load_best_model_at_end true, and the same --eval_strategy and "
+                "--save_strategy, steps or epoch: else the last model is kept and not the best"
+            )
+
+
+def _check_length(max_length: int | None, prompt: Any) -> None:
+    """TRL cuts the end of a longer row, which is its answer."""
+    if max_length is not None and max_length < prompt.max_length:
+        raise BudgetError(
+            f"got --max_length {max_length}, and rows may have the {prompt.max_length} tokens that the model was "
+            f"extended for: their answers would be cut off; give --max_length {prompt.max_length}"
+        )
+
+
+def _ecg_token_ids(model_name_or_path: str, processor: Any, revision: str | None) -> list[int]:
+    from transformers import AutoTokenizer
+
+    from ecgbyte_hf.training.extend_llm import ecg_token_strings
+
+    tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=revision)
+    ids: Any = tokenizer.convert_tokens_to_ids(ecg_token_strings(processor.tokenizer))
+    return list(ids)
+
+
+def _load_rows(options: _Options) -> Any:
+    """The rows by split, as `trl sft` loads them.
+
+    Raises:
+        EcgDataError: a split that is asked for is not there.
+    """
+    from datasets import load_dataset
+    from trl import get_dataset
+
+    script = options.script
+    if options.mixture.datasets:
+        rows = get_dataset(options.mixture)
+    else:
+        rows = load_dataset(script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming)
+    wanted = {"dataset_train_split": script.dataset_train_split}
+    if options.training.eval_strategy != "no":
+        wanted["dataset_test_split"] = script.dataset_test_split
+    for name, split in wanted.items():
+        if split not in rows:
+            raise EcgDataError(f"there are no rows of --{name} {split}; there are: {', '.join(rows)}")
+    return rows
+
+
+def _checkpoint(training: Any) -> str | None:
+    """The folder that training goes on from; `true` is the newest in `output_dir`.
+
+    Raises:
+        EcgDataError: there is none.
+    """
+    from transformers.trainer_utils import get_last_checkpoint
+
+    given = training.resume_from_checkpoint
+    if str(given).lower() != "true":
+        return None if given is None else str(given)
+    newest: str | None = get_last_checkpoint(training.output_dir) if Path(training.output_dir).is_dir() else None
+    if newest is None:
+        raise EcgDataError(
+            f"{training.output_dir} has no checkpoint to go on from; leave --resume_from_checkpoint out"
+        )
+    return newest
