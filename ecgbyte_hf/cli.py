@@ -883,14 +883,44 @@ def _add_evaluate(add: Adder) -> None:
     )
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
+    _add_text_metrics(command)
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
     command.add_argument("--seed", type=_seed, default=0, help="of the bootstrap")
     command.add_argument("--num-proc", type=int, default=1, help="processes that measure ECGs for the rule")
 
 
+def _add_text_metrics(command: argparse.ArgumentParser) -> None:
+    text = command.add_argument_group("answers as texts")
+    text.add_argument(
+        "--text-metrics", action="store_true", help="also BLEU, ROUGE, METEOR and token F1 (needs the extra eval)"
+    )
+    text.add_argument(
+        "--bertscore-model", metavar="DIR", help="also BERTScore with this encoder, such as roberta-large"
+    )
+    text.add_argument(
+        "--bertscore-layer", type=int, metavar="N", help="of the encoder (default: as bert-score knows it)"
+    )
+    text.add_argument(
+        "--answer-separator",
+        metavar="TEXT",
+        help="between several right answers, as the model was trained to write them (default: a comma and a space)",
+    )
+
+
+def _given_text_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("bertscore_model", "bertscore_layer", "answer_separator")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
+    from ecgbyte_hf.evaluation.text_metrics import TextOptions
 
+    given = _given_text_options(options)
+    if given and not options.text_metrics:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        _say(f"ecgbyte evaluate: {flags} needs --text-metrics", stream=sys.stderr)
+        return 2
     controls: dict[str, str] = {}
     for text in options.control:
         name, separator, path = text.partition("=")
@@ -908,6 +938,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         controls=controls,
         output=options.output,
         with_rule=not options.no_rule,
+        text=TextOptions(**given) if options.text_metrics else None,
         n_resamples=options.resamples,
         seed=options.seed,
         num_proc=options.num_proc,

@@ -18,11 +18,13 @@ import string
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from math import fsum
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.evaluation.scoring import NONE
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
 
 #: What `evaluate.load` reads.
@@ -33,6 +35,22 @@ _NO_MAX_LENGTH = 10**6
 _INSTALL = "install it with `pip install 'ecgbyte-hf[eval]'`"
 
 Pairs = Counter[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How answers are compared as texts.
+
+    Attributes:
+        answer_separator: Between the answers of a question that has several, as the model was trained to write them;
+            a space in the paper.
+        bertscore_model: Folder of an encoder with its tokenizer; without one BERTScore is left out.
+        bertscore_layer: The encoder's layer to compare.
+    """
+
+    answer_separator: str = ", "
+    bertscore_model: str | Path | None = None
+    bertscore_layer: int | None = None
 
 
 def load_text_metrics() -> Any:
@@ -118,6 +136,35 @@ def compute_text_metrics(
         "left_out": left_out,
         "settings": settings,
     }
+
+
+def answer_text_metrics(
+    rows: Sequence[Mapping[str, Any]], options: TextOptions, *, computed: bool = False
+) -> dict[str, Any]:
+    """Text metrics of prediction rows; an empty prediction scores 0 and stays in.
+
+    Args:
+        rows: What `score_rows` returned.
+        options: How the right answers are written.
+        computed: The predictions are sets that no model wrote, such as the majority's: they are written as the right
+            answers are.
+
+    Returns:
+        As `compute_text_metrics`, with `answer_separator` among the settings.
+    """
+    join = options.answer_separator.join
+    predictions = [
+        join(row["parsed"] or [NONE]) if computed and row["parsed"] is not None else row["prediction"] or ""
+        for row in rows
+    ]
+    result: dict[str, Any] = load_text_metrics().compute(
+        predictions=predictions,
+        references=[join(row["answer"]) for row in rows],
+        bertscore_model=options.bertscore_model,
+        bertscore_layer=options.bertscore_layer,
+    )
+    result["settings"]["answer_separator"] = options.answer_separator
+    return result
 
 
 def token_f1(prediction: str, reference: str) -> float:

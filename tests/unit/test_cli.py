@@ -152,6 +152,10 @@ class TestErrors:
                 ("evaluate", "--data", "d", "--predictions", "p", "--output", "o", "--control", "majority=x"),
                 "'majority=x' is not NAME=FILE",
             ),
+            (
+                ("evaluate", "--data", "d", "--predictions", "p", "--output", "o", "--bertscore-model", "b"),
+                "--bertscore-model needs --text-metrics",
+            ),
         ],
     )
     def test_wrong_use_is_exit_code_2(self, arguments, message, capsys):
@@ -350,7 +354,7 @@ class TestCommands:
         assert (
             run(
                 *("evaluate", "--data", prepared, "--predictions", answers["true"], *controls, "--resamples", 20),
-                *("--no-rule", "--output", folder / "report.json"),
+                *("--no-rule", "--text-metrics", "--output", folder / "report.json"),
             )
             == 0
         )
@@ -358,6 +362,7 @@ class TestCommands:
         assert "were cut off at max_new_tokens" in table and "question_only" in table.splitlines()[0]
         report = json.loads((folder / "report.json").read_text())
         assert report["exact_match"]["n"] == 270 and report["split"] == "train" and "rule" not in report
+        assert report["text_metrics"]["shuffled"]["n"] == 270 and "BLEU-4 per answer" in table
 
         self.one_file(folder, prepared, ecg_byte, llm, capsys)
 
