@@ -99,6 +99,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_extend_llm(add)
     _add_generate(add)
     _add_evaluate(add)
+    _add_compare(add)
     _add_plot(add)
     return parser, commands
 
@@ -944,6 +945,37 @@ def _evaluate(options: argparse.Namespace) -> int:
         num_proc=options.num_proc,
     )
     _say(report_table(report))
+    return 0
+
+
+def _add_compare(add: Adder) -> None:
+    command = add(
+        "compare",
+        _compare,
+        "Compare two runs on the same questions, with paired intervals by ECG.",
+        "ecgbyte compare --data prepared --first seed-0.jsonl --second seed-1.jsonl --output comparison.json",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
+    command.add_argument("--first", required=True, metavar="FILE", help="what `ecgbyte generate` wrote")
+    command.add_argument("--second", required=True, metavar="FILE", help="of another run; above 0: this one is better")
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON file")
+    command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
+    command.add_argument("--seed", type=_seed, default=0, help="of the bootstrap")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.evaluation.compare import compare_predictions, comparison_table
+
+    comparison = compare_predictions(
+        _open_prepared(options),
+        options.first,
+        options.second,
+        output=options.output,
+        n_resamples=options.resamples,
+        seed=options.seed,
+    )
+    _say(comparison_table(comparison))
     return 0
 
 

@@ -68,7 +68,7 @@ def evaluate_predictions(
     if text is not None:
         load_text_metrics()  # what is not installed is said before the work
     rows = read_predictions(predictions)
-    split = _split_of(prepared, rows, predictions)
+    split = split_of(prepared, rows, predictions)
     scored = score_rows(rows)
     clusters = [cluster_key(row) for row in rows]
     scored_controls = {
@@ -123,8 +123,12 @@ def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     return [(row["sample_id"], tuple(row["ecg_id"]), row["question"], tuple(row["answer"])) for row in rows]
 
 
-def _split_of(prepared: PreparedData, rows: Sequence[Mapping[str, Any]], predictions: str | Path) -> str:
-    """The split whose questions these are, all of them: a score on a part of one would be somebody's choice."""
+def split_of(prepared: PreparedData, rows: Sequence[Mapping[str, Any]], predictions: str | Path) -> str:
+    """The split whose questions these are, all of them: a score on a part of one would be somebody's choice.
+
+    Raises:
+        EcgDataError: they are not all those of a split, in its order.
+    """
     asked = _questions(rows)
     counts = {}
     for split in prepared.splits:
@@ -235,22 +239,22 @@ def report_table(report: Mapping[str, Any]) -> str:
     lines = [header]
     overall = report["exact_match"]
     lines.append(
-        ["all", str(overall["n"]), _percent(overall["overall"]), _interval(overall["ci95"])]
-        + [_percent(report["controls"][name]["overall"]) for name in controls]
+        ["all", str(overall["n"]), percent(overall["overall"]), _interval(overall["ci95"])]
+        + [percent(report["controls"][name]["overall"]) for name in controls]
     )
     for group in ("by_type", "by_attribute"):
         for name, value in overall[group].items():
             others = [report["controls"][control][group][name]["value"] for control in controls]
             lines.append(
-                [name, str(value["n"]), _percent(value["value"]), _interval(value["ci95"]), *map(_percent, others)]
+                [name, str(value["n"]), percent(value["value"]), _interval(value["ci95"]), *map(percent, others)]
             )
     rule = report.get("rule", {})
     if rule.get("n"):
         match = rule["model_on_the_same"]
         lines.append(
-            ["where a rule applies", str(rule["n"]), _percent(match["overall"]), _interval(match["ci95"])]
+            ["where a rule applies", str(rule["n"]), percent(match["overall"]), _interval(match["ci95"])]
             + [""] * len(controls)
-            + [f"rule {_percent(rule['exact_match']['overall'])}"]
+            + [f"rule {percent(rule['exact_match']['overall'])}"]
         )
     lines += _text_lines(report.get("text_metrics", {}), controls)
     cut = {name: count for name, count in report["answers_at_limit"].items() if count}
@@ -285,14 +289,15 @@ def _text_lines(text: Mapping[str, Any], controls: Sequence[str]) -> list[list[s
             continue
         perfect = text["model"]["perfect_answers"].get(metric) if convention == "paper_per_sample" else None
         lines.append(
-            [name, str(text["model"]["n"]), _percent(text["model"][convention][metric])]
-            + ["" if perfect is None else f"perfect: {_percent(perfect)}"]
-            + [_percent(text[control][convention][metric]) for control in controls]
+            [name, str(text["model"]["n"]), percent(text["model"][convention][metric])]
+            + ["" if perfect is None else f"perfect: {percent(perfect)}"]
+            + [percent(text[control][convention][metric]) for control in controls]
         )
     return lines
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction as per cent with one decimal."""
     return f"{100.0 * value:.1f}"
 
 

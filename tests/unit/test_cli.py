@@ -26,6 +26,7 @@ COMMANDS = (
     "extend-llm",
     "generate",
     "evaluate",
+    "compare",
     "plot",
 )
 HEAVY = ("torch", "transformers", "numpy", "scipy", "datasets", "pyarrow", "matplotlib", "yaml", "tqdm", "rust_bpe")
@@ -114,6 +115,7 @@ class TestErrors:
             ("extend-llm", "--model", "absent", "--tokenizer", "absent", "--output", "out"),
             ("generate", "--model", "absent", "--record", "absent", "--question", "?"),
             ("evaluate", "--data", "absent", "--predictions", "absent", "--output", "out"),
+            ("compare", "--data", "absent", "--first", "a", "--second", "b", "--output", "out"),
             ("plot", "merges", "--tokenizer", "absent", "--record", "absent", "--output", "out.png"),
             ("prepare", "ecg_qa", "--data-dir", "absent", "--signals-dir", "absent", "--output", "out"),
             ("prepare", "synthetic", "--leads", "I", "I", "--output", "out"),
@@ -363,6 +365,12 @@ class TestCommands:
         report = json.loads((folder / "report.json").read_text())
         assert report["exact_match"]["n"] == 270 and report["split"] == "train" and "rule" not in report
         assert report["text_metrics"]["shuffled"]["n"] == 270 and "BLEU-4 per answer" in table
+
+        files = ("--first", answers["shuffled"], "--second", answers["true"], "--output", folder / "comparison.json")
+        assert run("compare", "--data", prepared, *files, "--resamples", 20) == 0
+        assert capsys.readouterr().out.splitlines()[2].startswith("all ")
+        overall = json.loads((folder / "comparison.json").read_text())["overall"]
+        assert (overall["n"], overall["second"]) == (270, report["exact_match"]["overall"])
 
         self.one_file(folder, prepared, ecg_byte, llm, capsys)
 
