@@ -112,6 +112,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_sft(add)
     _add_generate(add)
     _add_evaluate(add)
+    _add_compare(add)
     _add_plot(add)
     return parser, commands
 
@@ -926,14 +927,44 @@ def _add_evaluate(add: Adder) -> None:
     )
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
+    _add_text_metrics(command)
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
     command.add_argument("--seed", type=_seed, default=0, help="of the bootstrap")
     command.add_argument("--num-proc", type=int, default=1, help="processes that measure ECGs for the rule")
 
 
+def _add_text_metrics(command: argparse.ArgumentParser) -> None:
+    text = command.add_argument_group("answers as texts")
+    text.add_argument(
+        "--text-metrics", action="store_true", help="also BLEU, ROUGE, METEOR and token F1 (needs the extra eval)"
+    )
+    text.add_argument(
+        "--bertscore-model", metavar="DIR", help="also BERTScore with this encoder, such as roberta-large"
+    )
+    text.add_argument(
+        "--bertscore-layer", type=int, metavar="N", help="of the encoder (default: as bert-score knows it)"
+    )
+    text.add_argument(
+        "--answer-separator",
+        metavar="TEXT",
+        help="between several right answers, as the model was trained to write them (default: a comma and a space)",
+    )
+
+
+def _given_text_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("bertscore_model", "bertscore_layer", "answer_separator")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
+    from ecgbyte_hf.evaluation.text_metrics import TextOptions
 
+    given = _given_text_options(options)
+    if given and not options.text_metrics:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        _say(f"ecgbyte evaluate: {flags} needs --text-metrics", stream=sys.stderr)
+        return 2
     controls: dict[str, str] = {}
     for text in options.control:
         name, separator, path = text.partition("=")
@@ -951,11 +982,43 @@ def _evaluate(options: argparse.Namespace) -> int:
         controls=controls,
         output=options.output,
         with_rule=not options.no_rule,
+        text=TextOptions(**given) if options.text_metrics else None,
         n_resamples=options.resamples,
         seed=options.seed,
         num_proc=options.num_proc,
     )
     _say(report_table(report))
+    return 0
+
+
+def _add_compare(add: Adder) -> None:
+    command = add(
+        "compare",
+        _compare,
+        "Compare two runs on the same questions, with paired intervals by ECG.",
+        "ecgbyte compare --data prepared --first seed-0.jsonl --second seed-1.jsonl --output comparison.json",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
+    command.add_argument("--first", required=True, metavar="FILE", help="what `ecgbyte generate` wrote")
+    command.add_argument("--second", required=True, metavar="FILE", help="of another run; above 0: this one is better")
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON file")
+    command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
+    command.add_argument("--seed", type=_seed, default=0, help="of the bootstrap")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.evaluation.compare import compare_predictions, comparison_table
+
+    comparison = compare_predictions(
+        _open_prepared(options),
+        options.first,
+        options.second,
+        output=options.output,
+        n_resamples=options.resamples,
+        seed=options.seed,
+    )
+    _say(comparison_table(comparison))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from ecgbyte_hf.evaluation.generate import read_predictions
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
 from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
 from ecgbyte_hf.evaluation.statistics import paired_difference
+from ecgbyte_hf.evaluation.text_metrics import TextOptions, answer_text_metrics, load_text_metrics
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError
 from ecgbyte_hf.provenance import provenance, write_json
 
@@ -32,6 +34,7 @@ def evaluate_predictions(
     controls: Mapping[str, str | Path],
     output: str | Path,
     with_rule: bool = True,
+    text: TextOptions | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
     num_proc: int = 1,
@@ -44,13 +47,15 @@ def evaluate_predictions(
         controls: Prediction files by name: `question_only`, `zero_signal`, `shuffled`.
         output: JSON file to write.
         with_rule: Also answer by rule what a rule can (needs neurokit2).
+        text: Also compare the answers as texts (needs the extra `eval`).
         n_resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap.
         num_proc: Processes that measure ECGs for the rule.
 
     Returns:
         The report: `split`, `exact_match`, `answers_at_limit`, `controls`, `best_control`,
-        `difference_to_best_control`, `by_attribute`, `rule`.
+        `difference_to_best_control`, `by_attribute`, `rule`; with `text` also `text_metrics`: `model`, and the same
+        of each control.
 
     Raises:
         EcgDataError: the predictions are not all questions of one split, or those of a control are not the same.
@@ -60,8 +65,10 @@ def evaluate_predictions(
             f"got controls named {', '.join(unknown)}, expected question_only, zero_signal or shuffled (majority and "
             "rule are computed)"
         )
+    if text is not None:
+        load_text_metrics()  # what is not installed is said before the work
     rows = read_predictions(predictions)
-    split = _split_of(prepared, rows, predictions)
+    split = split_of(prepared, rows, predictions)
     scored = score_rows(rows)
     clusters = [cluster_key(row) for row in rows]
     scored_controls = {
@@ -89,11 +96,22 @@ def evaluate_predictions(
         name: _against_best_control(name, scored, scored_controls, clusters, **options)
         for name in sorted({row["attribute_type"] for row in rows})
     }
+    if text is not None:
+        report["text_metrics"] = {
+            name: answer_text_metrics(answers, text, computed=name == "majority")
+            for name, answers in {"model": scored, **scored_controls}.items()
+        }
     if with_rule:
         report["rule"] = _rule_report(prepared, rows, scored, clusters, num_proc=num_proc, **options)
+    arguments = {
+        "predictions": str(predictions),
+        "controls": {name: str(path) for name, path in controls.items()},
+        "text": None if text is None else asdict(text),
+        **options,
+    }
     report["provenance"] = provenance(
         "evaluate",
-        {"predictions": str(predictions), "controls": {name: str(path) for name, path in controls.items()}, **options},
+        arguments,
         data_hash=prepared.report["data_hash"],
     )
     write_json(output, report)
@@ -105,8 +123,12 @@ def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     return [(row["sample_id"], tuple(row["ecg_id"]), row["question"], tuple(row["answer"])) for row in rows]
 
 
-def _split_of(prepared: PreparedData, rows: Sequence[Mapping[str, Any]], predictions: str | Path) -> str:
-    """The split whose questions these are, all of them: a score on a part of one would be somebody's choice."""
+def split_of(prepared: PreparedData, rows: Sequence[Mapping[str, Any]], predictions: str | Path) -> str:
+    """The split whose questions these are, all of them: a score on a part of one would be somebody's choice.
+
+    Raises:
+        EcgDataError: they are not all those of a split, in its order.
+    """
     asked = _questions(rows)
     counts = {}
     for split in prepared.splits:
@@ -217,32 +239,65 @@ def report_table(report: Mapping[str, Any]) -> str:
     lines = [header]
     overall = report["exact_match"]
     lines.append(
-        ["all", str(overall["n"]), _percent(overall["overall"]), _interval(overall["ci95"])]
-        + [_percent(report["controls"][name]["overall"]) for name in controls]
+        ["all", str(overall["n"]), percent(overall["overall"]), _interval(overall["ci95"])]
+        + [percent(report["controls"][name]["overall"]) for name in controls]
     )
     for group in ("by_type", "by_attribute"):
         for name, value in overall[group].items():
             others = [report["controls"][control][group][name]["value"] for control in controls]
             lines.append(
-                [name, str(value["n"]), _percent(value["value"]), _interval(value["ci95"]), *map(_percent, others)]
+                [name, str(value["n"]), percent(value["value"]), _interval(value["ci95"]), *map(percent, others)]
             )
     rule = report.get("rule", {})
     if rule.get("n"):
         match = rule["model_on_the_same"]
         lines.append(
-            ["where a rule applies", str(rule["n"]), _percent(match["overall"]), _interval(match["ci95"])]
+            ["where a rule applies", str(rule["n"]), percent(match["overall"]), _interval(match["ci95"])]
             + [""] * len(controls)
-            + [f"rule {_percent(rule['exact_match']['overall'])}"]
+            + [f"rule {percent(rule['exact_match']['overall'])}"]
         )
+    lines += _text_lines(report.get("text_metrics", {}), controls)
     cut = {name: count for name, count in report["answers_at_limit"].items() if count}
     widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(max(map(len, lines)))]
     rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
     rendered = [rendered[0], "-" * len(rendered[0]), *rendered[1:]]
     rendered += [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
+    left_out = report.get("text_metrics", {}).get("model", {}).get("left_out", {})
+    rendered += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     return "\n".join(line.rstrip() for line in rendered)
 
 
-def _percent(value: float) -> str:
+# Name in the table -> convention and metric in the report.
+_TEXT_LINES = {
+    "BLEU-1 per answer": ("paper_per_sample", "bleu_1"),
+    "BLEU-4 per answer": ("paper_per_sample", "bleu_4"),
+    "ROUGE-L per answer": ("paper_per_sample", "rouge_l"),
+    "METEOR per answer": ("paper_per_sample", "meteor"),
+    "BERTScore F1 per answer": ("paper_per_sample", "bertscore_f1"),
+    "token F1 per answer": ("paper_per_sample", "token_f1"),
+    "BLEU-1 of the corpus": ("corpus_level", "bleu_1"),
+    "BLEU-4 of the corpus": ("corpus_level", "bleu_4"),
+    "token F1 of the corpus": ("corpus_level", "token_f1"),
+}
+
+
+def _text_lines(text: Mapping[str, Any], controls: Sequence[str]) -> list[list[str]]:
+    """Lines of the table; what perfect answers would score stands in the place of the interval."""
+    lines = []
+    for name, (convention, metric) in _TEXT_LINES.items():
+        if metric not in text.get("model", {}).get(convention, {}):
+            continue
+        perfect = text["model"]["perfect_answers"].get(metric) if convention == "paper_per_sample" else None
+        lines.append(
+            [name, str(text["model"]["n"]), percent(text["model"][convention][metric])]
+            + ["" if perfect is None else f"perfect: {percent(perfect)}"]
+            + [percent(text[control][convention][metric]) for control in controls]
+        )
+    return lines
+
+
+def percent(value: float) -> str:
+    """A fraction as per cent with one decimal."""
     return f"{100.0 * value:.1f}"
 
 

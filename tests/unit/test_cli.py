@@ -27,6 +27,7 @@ COMMANDS = (
     "sft",
     "generate",
     "evaluate",
+    "compare",
     "plot",
 )
 HEAVY = ("torch", "transformers", "numpy", "scipy", "datasets", "pyarrow", "matplotlib", "yaml", "tqdm", "rust_bpe")
@@ -115,6 +116,7 @@ class TestErrors:
             ("extend-llm", "--model", "absent", "--tokenizer", "absent", "--output", "out"),
             ("generate", "--model", "absent", "--record", "absent", "--question", "?"),
             ("evaluate", "--data", "absent", "--predictions", "absent", "--output", "out"),
+            ("compare", "--data", "absent", "--first", "a", "--second", "b", "--output", "out"),
             ("plot", "merges", "--tokenizer", "absent", "--record", "absent", "--output", "out.png"),
             ("prepare", "ecg_qa", "--data-dir", "absent", "--signals-dir", "absent", "--output", "out"),
             ("prepare", "synthetic", "--leads", "I", "I", "--output", "out"),
@@ -152,6 +154,10 @@ class TestErrors:
             (
                 ("evaluate", "--data", "d", "--predictions", "p", "--output", "o", "--control", "majority=x"),
                 "'majority=x' is not NAME=FILE",
+            ),
+            (
+                ("evaluate", "--data", "d", "--predictions", "p", "--output", "o", "--bertscore-model", "b"),
+                "--bertscore-model needs --text-metrics",
             ),
         ],
     )
@@ -351,7 +357,7 @@ class TestCommands:
         assert (
             run(
                 *("evaluate", "--data", prepared, "--predictions", answers["true"], *controls, "--resamples", 20),
-                *("--no-rule", "--output", folder / "report.json"),
+                *("--no-rule", "--text-metrics", "--output", folder / "report.json"),
             )
             == 0
         )
@@ -359,6 +365,13 @@ class TestCommands:
         assert "were cut off at max_new_tokens" in table and "question_only" in table.splitlines()[0]
         report = json.loads((folder / "report.json").read_text())
         assert report["exact_match"]["n"] == 270 and report["split"] == "train" and "rule" not in report
+        assert report["text_metrics"]["shuffled"]["n"] == 270 and "BLEU-4 per answer" in table
+
+        files = ("--first", answers["shuffled"], "--second", answers["true"], "--output", folder / "comparison.json")
+        assert run("compare", "--data", prepared, *files, "--resamples", 20) == 0
+        assert capsys.readouterr().out.splitlines()[2].startswith("all ")
+        overall = json.loads((folder / "comparison.json").read_text())["overall"]
+        assert (overall["n"], overall["second"]) == (270, report["exact_match"]["overall"])
 
         self.one_file(folder, prepared, ecg_byte, llm, capsys)
 

@@ -10,6 +10,7 @@ from ecgbyte_hf.evaluation import evaluate as module
 from ecgbyte_hf.evaluation.evaluate import evaluate_predictions, report_table
 from ecgbyte_hf.evaluation.generate import write_predictions
 from ecgbyte_hf.evaluation.statistics import bootstrap_interval, paired_difference
+from ecgbyte_hf.evaluation.text_metrics import TextOptions, answer_text_metrics
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 
@@ -145,6 +146,52 @@ class TestReport:
         assert lines[2].split()[:3] == ["all", "6", "66.7"] and lines[2].split()[-2:] == ["50.0", "33.3"]
         start = lines[0].index("majority")
         assert all(line[start - 1] == " " and line[start] != " " for line in lines[2:-1])
+
+
+class TestTextMetrics:
+    @pytest.fixture
+    def text_report(self, prepared, tmp_path):
+        return evaluate_predictions(
+            prepared,
+            predictions(tmp_path / "a.jsonl", ["yes", "slow", "", "none", "", "it is slow"]),
+            controls={"shuffled": predictions(tmp_path / "s.jsonl", SHUFFLED)},
+            output=tmp_path / "report.json",
+            with_rule=False,
+            text=TextOptions(),
+            n_resamples=5,
+        )
+
+    def test_beside_every_control(self, text_report):
+        """Perfect words for 1, 2 and 4, nothing for 3 and 5, a wrong one of three words for 6 ("fast")."""
+        text = text_report["text_metrics"]
+        assert {name: value["paper_per_sample"]["token_f1"] for name, value in text.items()} == {
+            "model": 3 / 6,
+            "majority": 3 / 6,
+            "shuffled": 2 / 6,
+        }
+        assert (text["model"]["n"], text["model"]["empty_predictions"]) == (6, 2)
+        assert text["model"]["paper_per_sample"]["bleu_4"] == pytest.approx(0.1**0.75 * 3 / 6)
+        assert text["model"]["perfect_answers"]["bleu_4"] == pytest.approx(0.1**0.75)
+        assert text["model"]["corpus_level"]["token_f1"] == pytest.approx(2 * 3 / (6 + 6))
+        assert text_report["provenance"]["arguments"]["text"]["answer_separator"] == ", "
+
+    def test_table(self, text_report):
+        lines = report_table(text_report).splitlines()
+        bleu = next(line.split() for line in lines if line.startswith("BLEU-4 per answer"))
+        assert bleu == ["BLEU-4", "per", "answer", "6", "8.9", "perfect:", "17.8", "8.9", "5.9"]
+        assert next(line.split()[-3:] for line in lines if line.startswith("token F1 of")) == ["50.0", "50.0", "33.3"]
+        assert lines[-1].startswith("bertscore is left out: no model is named")
+
+    def test_without_it_nothing_of_it(self, report):
+        assert "text_metrics" not in report and "BLEU" not in report_table(report)
+
+    def test_several_answers_are_written_as_the_model_was_trained(self):
+        rows = [{"answer": ["a wave", "b wave"], "prediction": "a wave; b wave", "parsed": ["a wave", "b wave"]}]
+        for separator, value in (("; ", 1.0), (", ", 3 / 4)):
+            result = answer_text_metrics(rows, TextOptions(answer_separator=separator))
+            assert result["paper_per_sample"]["bleu_1"] == value
+            computed = answer_text_metrics(rows, TextOptions(answer_separator=separator), computed=True)
+            assert computed["paper_per_sample"]["bleu_1"] == 1.0
 
 
 class TestRule:
