@@ -295,7 +295,7 @@ def _text_lines(text: Mapping[str, Any], controls: Sequence[str]) -> list[list[s
     for name, (convention, metric) in TEXT_LINES.items():
         if metric not in text.get("model", {}).get(convention, {}):
             continue
-        perfect = text["model"]["perfect_answers"].get(metric) if convention == "paper_per_sample" else None
+        perfect = text["model"]["perfect_answers"][convention].get(metric)
         lines.append(
             [name, str(text["model"]["n"]), percent(text["model"][convention][metric])]
             + ["" if perfect is None else f"perfect: {percent(perfect)}"]

@@ -21,7 +21,13 @@ def match(overall, verify):
 @pytest.fixture
 def report():
     samples = {"bleu_4": 0.125, "token_f1": 0.5}
-    text = {"n": 6, "paper_per_sample": samples, "perfect_answers": samples, "corpus_level": {}, "left_out": {}}
+    text = {
+        "n": 6,
+        "paper_per_sample": samples,
+        "perfect_answers": {"paper_per_sample": samples},
+        "corpus_level": {},
+        "left_out": {},
+    }
     return {
         "split": "test",
         "exact_match": match(0.5, 0.4),
