@@ -925,7 +925,14 @@ def _add_evaluate(add: Adder) -> None:
         metavar="NAME=FILE",
         help="answers of a control: question_only, zero_signal or shuffled; may be repeated",
     )
-    command.add_argument("--output", required=True, metavar="FILE", help="JSON report")
+    command.add_argument(
+        "--output", required=True, metavar="FILE", help="JSON report; its table goes beside it as .md"
+    )
+    command.add_argument(
+        "--model-name",
+        metavar="NAME",
+        help="also write .model_index.yaml, the scores for this model's card on the Hub",
+    )
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
     _add_text_metrics(command)
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
@@ -958,6 +965,7 @@ def _given_text_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
+    from ecgbyte_hf.evaluation.report_files import markdown_path, write_report_files
     from ecgbyte_hf.evaluation.text_metrics import TextOptions
 
     given = _given_text_options(options)
@@ -976,8 +984,10 @@ def _evaluate(options: argparse.Namespace) -> int:
             )
             return 2
         controls[name] = path
+    markdown_path(options.output)  # refused before the work
+    prepared = _open_prepared(options)
     report = evaluate_predictions(
-        _open_prepared(options),
+        prepared,
         options.predictions,
         controls=controls,
         output=options.output,
@@ -987,7 +997,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         num_proc=options.num_proc,
     )
+    data_set = prepared.report.get("source", prepared.folder.name)
+    written = write_report_files(report, options.output, data_set=data_set, model_name=options.model_name)
     _say(report_table(report))
+    _say(f"saved {', '.join(map(str, [options.output, *written]))}")
     return 0
 
 

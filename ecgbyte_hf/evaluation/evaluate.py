@@ -234,6 +234,18 @@ def _measure_all(prepared: PreparedData, ecg_ids: Sequence[int], num_proc: int) 
 
 def report_table(report: Mapping[str, Any]) -> str:
     """The report as a table for the terminal: one line per question type and attribute, one column per control."""
+    lines, remarks = report_lines(report)
+    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(max(map(len, lines)))]
+    rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
+    rendered = [rendered[0], "-" * len(rendered[0]), *rendered[1:], *remarks]
+    return "\n".join(line.rstrip() for line in rendered)
+
+
+def report_lines(report: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
+    """The cells of the report's table, its header first, and the remarks below it.
+
+    Values are in %; a line may be shorter or longer than the header.
+    """
     controls = list(report["controls"])
     header = ["questions", "n", "model", "95 % interval", *controls]
     lines = [header]
@@ -258,17 +270,13 @@ def report_table(report: Mapping[str, Any]) -> str:
         )
     lines += _text_lines(report.get("text_metrics", {}), controls)
     cut = {name: count for name, count in report["answers_at_limit"].items() if count}
-    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(max(map(len, lines)))]
-    rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
-    rendered = [rendered[0], "-" * len(rendered[0]), *rendered[1:]]
-    rendered += [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
+    remarks = [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
     left_out = report.get("text_metrics", {}).get("model", {}).get("left_out", {})
-    rendered += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
-    return "\n".join(line.rstrip() for line in rendered)
+    return lines, remarks + [f"{name} is left out: {reason}" for name, reason in left_out.items()]
 
 
-# Name in the table -> convention and metric in the report.
-_TEXT_LINES = {
+#: Name in the table -> convention and metric in the report.
+TEXT_LINES = {
     "BLEU-1 per answer": ("paper_per_sample", "bleu_1"),
     "BLEU-4 per answer": ("paper_per_sample", "bleu_4"),
     "ROUGE-L per answer": ("paper_per_sample", "rouge_l"),
@@ -284,10 +292,10 @@ _TEXT_LINES = {
 def _text_lines(text: Mapping[str, Any], controls: Sequence[str]) -> list[list[str]]:
     """Lines of the table; what perfect answers would score stands in the place of the interval."""
     lines = []
-    for name, (convention, metric) in _TEXT_LINES.items():
+    for name, (convention, metric) in TEXT_LINES.items():
         if metric not in text.get("model", {}).get(convention, {}):
             continue
-        perfect = text["model"]["perfect_answers"].get(metric) if convention == "paper_per_sample" else None
+        perfect = text["model"]["perfect_answers"][convention].get(metric)
         lines.append(
             [name, str(text["model"]["n"]), percent(text["model"][convention][metric])]
             + ["" if perfect is None else f"perfect: {percent(perfect)}"]

@@ -4,9 +4,11 @@ Two conventions, each under its name:
 
 - `paper_per_sample`: ECG-Byte's (arXiv 2412.14373): each metric of every answer alone, then the mean. BLEU is that of
   one sentence with smoothing method 1 (Chen and Cherry 2014). A perfect one-word answer has no 2-grams and scores
-  BLEU-4 0.1778, and METEOR 0.5, so the mean of perfect answers is stated beside it.
+  BLEU-4 0.1778, METEOR 0.5 and ROUGE-2 0.
 - `corpus_level`: BLEU with n-grams counted over all answers (Papineni et al. 2002; sacrebleu), and token F1 with the
-  tokens counted over all answers.
+  tokens counted over all answers. Where every answer is one word there are no 2-grams, and BLEU-4 is 0.
+
+So what perfect answers would score is stated beside both.
 
 All values are fractions from 0 to 1. Nothing is downloaded.
 """
@@ -89,8 +91,8 @@ def compute_text_metrics(
         `n`, `empty_predictions`;
         `paper_per_sample`: `bleu_1` to `bleu_4`, `rouge_1`, `rouge_2`, `rouge_l` (F1), `meteor`,
         `bertscore_precision`, `bertscore_recall`, `bertscore_f1`, and `token_f1`, which the paper does not report;
-        `perfect_answers`: what the references themselves would score in its place;
         `corpus_level`: `bleu_1` to `bleu_4`, `token_f1`;
+        `perfect_answers`: both of the references themselves, without BERTScore;
         `left_out`: metric -> the reason; `settings`: what BLEU and BERTScore were computed with.
 
     Raises:
@@ -114,7 +116,7 @@ def compute_text_metrics(
             "nltk.download('wordnet')\"`"
         )
     per_sample = _per_sample(pairs, wordnet)
-    corpus, signature = _corpus_bleu(predictions, references)
+    corpus, signature = _corpus_level(predictions, references)
     settings: dict[str, Any] = {
         "corpus_bleu": signature,
         "sentence_bleu": "white space, smoothing method 1",
@@ -131,8 +133,11 @@ def compute_text_metrics(
         "n": len(predictions),
         "empty_predictions": sum(not text.strip() for text in predictions),
         "paper_per_sample": per_sample,
-        "perfect_answers": _per_sample(perfect, wordnet),
-        "corpus_level": {**corpus, "token_f1": _pooled_f1(pairs)},
+        "corpus_level": corpus,
+        "perfect_answers": {
+            "paper_per_sample": _per_sample(perfect, wordnet),
+            "corpus_level": _corpus_level(references, references)[0],
+        },
         "left_out": left_out,
         "settings": settings,
     }
@@ -293,14 +298,15 @@ def _one_sample(prediction: str, reference: str, wordnet: Any | None) -> dict[st
     return {**scores, "token_f1": token_f1(prediction, reference)}
 
 
-def _corpus_bleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], str]:
-    """BLEU-1 to BLEU-4 of sacrebleu, and the signature that says how they were computed."""
+def _corpus_level(predictions: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], str]:
+    """BLEU-1 to BLEU-4 and token F1, and sacrebleu's signature, which says how BLEU was computed."""
     with _extra():
         from sacrebleu.metrics.bleu import BLEU
     scores = {}
     for order in _BLEU_ORDERS:
         bleu = BLEU(max_ngram_order=order)
         scores[f"bleu_{order}"] = bleu.corpus_score(list(predictions), [list(references)]).score / 100.0
+    scores["token_f1"] = _pooled_f1(Counter(zip(predictions, references, strict=True)))
     return scores, bleu.get_signature().format()
 
 

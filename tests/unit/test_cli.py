@@ -116,6 +116,7 @@ class TestErrors:
             ("extend-llm", "--model", "absent", "--tokenizer", "absent", "--output", "out"),
             ("generate", "--model", "absent", "--record", "absent", "--question", "?"),
             ("evaluate", "--data", "absent", "--predictions", "absent", "--output", "out"),
+            ("evaluate", "--data", "absent", "--predictions", "absent", "--output", "out.md"),
             ("compare", "--data", "absent", "--first", "a", "--second", "b", "--output", "out"),
             ("plot", "merges", "--tokenizer", "absent", "--record", "absent", "--output", "out.png"),
             ("prepare", "ecg_qa", "--data-dir", "absent", "--signals-dir", "absent", "--output", "out"),
@@ -357,7 +358,7 @@ class TestCommands:
         assert (
             run(
                 *("evaluate", "--data", prepared, "--predictions", answers["true"], *controls, "--resamples", 20),
-                *("--no-rule", "--text-metrics", "--output", folder / "report.json"),
+                *("--no-rule", "--text-metrics", "--model-name", "m", "--output", folder / "report.json"),
             )
             == 0
         )
@@ -366,6 +367,8 @@ class TestCommands:
         report = json.loads((folder / "report.json").read_text())
         assert report["exact_match"]["n"] == 270 and report["split"] == "train" and "rule" not in report
         assert report["text_metrics"]["shuffled"]["n"] == 270 and "BLEU-4 per answer" in table
+        assert "| BLEU-4 per answer | 270 |" in (folder / "report.md").read_text()
+        assert "  name: synthetic\n" in (folder / "report.model_index.yaml").read_text()
 
         files = ("--first", answers["shuffled"], "--second", answers["true"], "--output", folder / "comparison.json")
         assert run("compare", "--data", prepared, *files, "--resamples", 20) == 0

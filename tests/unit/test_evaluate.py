@@ -171,7 +171,7 @@ class TestTextMetrics:
         }
         assert (text["model"]["n"], text["model"]["empty_predictions"]) == (6, 2)
         assert text["model"]["paper_per_sample"]["bleu_4"] == pytest.approx(0.1**0.75 * 3 / 6)
-        assert text["model"]["perfect_answers"]["bleu_4"] == pytest.approx(0.1**0.75)
+        assert text["model"]["perfect_answers"]["paper_per_sample"]["bleu_4"] == pytest.approx(0.1**0.75)
         assert text["model"]["corpus_level"]["token_f1"] == pytest.approx(2 * 3 / (6 + 6))
         assert text_report["provenance"]["arguments"]["text"]["answer_separator"] == ", "
 
@@ -179,7 +179,11 @@ class TestTextMetrics:
         lines = report_table(text_report).splitlines()
         bleu = next(line.split() for line in lines if line.startswith("BLEU-4 per answer"))
         assert bleu == ["BLEU-4", "per", "answer", "6", "8.9", "perfect:", "17.8", "8.9", "5.9"]
-        assert next(line.split()[-3:] for line in lines if line.startswith("token F1 of")) == ["50.0", "50.0", "33.3"]
+        assert next(line.split()[-3:] for line in lines if line.startswith("token F1 of")) == ["100.0", "50.0", "33.3"]
+        # One word each: without a 2-gram even perfect answers have no BLEU-4.
+        assert next(line.split()[4:] for line in lines if line.startswith("BLEU-4 of")) == [
+            *("6", "0.0", "perfect:", "0.0", "0.0", "0.0")
+        ]
         assert lines[-1].startswith("bertscore is left out: no model is named")
 
     def test_without_it_nothing_of_it(self, report):

@@ -131,7 +131,8 @@ class TestAllTexts:
         )
         assert samples["bleu_4"] == samples["rouge_l"] == samples["token_f1"] == 0.5
         assert samples["meteor"] == pytest.approx((1 - 0.5 * 0.2**3) / 2)
-        assert result["perfect_answers"]["bleu_4"] == pytest.approx((1 + 0.1**0.75) / 2)
+        assert result["perfect_answers"]["paper_per_sample"]["bleu_4"] == pytest.approx((1 + 0.1**0.75) / 2)
+        assert result["perfect_answers"]["corpus_level"]["bleu_4"] == pytest.approx(1.0)
         assert result["settings"]["corpus_bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
 
     def test_equal_pairs_are_counted_each(self, wordnet):
@@ -146,7 +147,7 @@ class TestAllTexts:
         result = compute_text_metrics(["yes"], ["yes"])
         assert "nltk.download('wordnet')" in result["left_out"]["meteor"]
         assert "--bertscore-model" in result["left_out"]["bertscore"]
-        for scores in (result["paper_per_sample"], result["perfect_answers"]):
+        for scores in (result["paper_per_sample"], result["perfect_answers"]["paper_per_sample"]):
             assert set(scores) == {*(f"bleu_{n}" for n in (1, 2, 3, 4)), "rouge_1", "rouge_2", "rouge_l", "token_f1"}
 
     @pytest.mark.parametrize(("predictions", "references"), [([], []), (["yes"], []), (["a", "b"], ["a"])])
