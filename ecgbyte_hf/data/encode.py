@@ -118,8 +118,15 @@ def encode_rows(
 
 
 def _options(row: dict[str, Any], template_options: dict[int, list[str]]) -> list[str]:
-    """The valid answers of a question; empty for free text, such as a report, which no template lists."""
-    return question_options(row, template_options) if int(row["template_id"]) in template_options else []
+    """The valid answers of a question, as far as they are known.
+
+    Empty for free text, such as a report, which no template lists, and for a paraphrase that does not name what is to
+    be chosen from: it can be trained on, but not scored.
+    """
+    try:
+        return question_options(row, template_options)
+    except EcgDataError:
+        return []
 
 
 def _write_rows(rows: Iterable[dict[str, Any]], path: Path, schema: pa.Schema) -> None:

@@ -63,6 +63,14 @@ class TestRows:
         assert table.column("options").to_pylist() == [[]] * 10
         assert {tuple(answer) for answer in table.column("answer").to_pylist()} == {("yes",), ("no",)}
 
+    def test_a_choice_of_nothing_is_trained_on_without_options(self, small_prepared, prompter, tmp_path, monkeypatch):
+        row = next(row for row in small_prepared.questions("test") if row["question_type"] == "single-choose")
+        asked = [row, {**row, "question": "Which of these?", "attribute": []}]
+        monkeypatch.setattr(small_prepared, "questions", lambda split: asked)
+        encode_rows(small_prepared, tmp_path, prompter, splits=["test"])
+        named, unnamed = pq.read_table(tmp_path / "test.parquet").column("options").to_pylist()
+        assert len(named) >= 2 and unnamed == []
+
     def test_question_types(self, small_prepared, prompter, tmp_path):
         report = encode_rows(
             small_prepared, tmp_path, prompter, splits=["test"], question_types=["single-verify", "single-query"]
