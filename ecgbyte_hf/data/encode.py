@@ -15,6 +15,7 @@ from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance, write_json
 
@@ -24,6 +25,8 @@ TEXT_SCHEMA = pa.schema(
         ("completion", pa.string()),
         ("sample_id", pa.int64()),
         ("ecg_id", pa.list_(pa.int64())),
+        ("answer", pa.list_(pa.string())),
+        ("options", pa.list_(pa.string())),
     ]
 )
 TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
@@ -47,8 +50,9 @@ def encode_rows(
         output_dir: Folder to write.
         prompter: Writes the rows.
         splits: Splits to write.
-        questions_per_row: 1 writes `prompt`/`completion` text; more writes `input_ids`/`labels` with up to that many
-            questions about the same ECG behind one another, as many as fit without cutting the ECG further.
+        questions_per_row: 1 writes `prompt`/`completion` text, with the right `answer` and the question's valid
+            `options` for a reward (`ecgbyte_hf.training.rewards`); more writes `input_ids`/`labels` with up to that
+            many questions about the same ECG behind one another, as many as fit without cutting the ECG further.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
 
@@ -64,6 +68,7 @@ def encode_rows(
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    template_options = prepared.template_options()
     counts: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     written: dict[str, Path] = {}
@@ -76,7 +81,10 @@ def encode_rows(
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
         if questions_per_row == 1:
-            made: Iterator[dict[str, Any]] = (prompter.training_row(row) for row in rows)
+            made: Iterator[dict[str, Any]] = (
+                {**prompter.training_row(row), "answer": row["answer"], "options": _options(row, template_options)}
+                for row in rows
+            )
             schema = TEXT_SCHEMA
         else:
             groups = group_by_ecg(rows, questions_per_row, np.random.default_rng(seed))
@@ -107,6 +115,18 @@ def encode_rows(
     }
     write_json(output_dir / "encode.json", report)
     return report
+
+
+def _options(row: dict[str, Any], template_options: dict[int, list[str]]) -> list[str]:
+    """The valid answers of a question, as far as they are known.
+
+    Empty for free text, such as a report, which no template lists, and for a paraphrase that does not name what is to
+    be chosen from: it can be trained on, but not scored.
+    """
+    try:
+        return question_options(row, template_options)
+    except EcgDataError:
+        return []
 
 
 def _write_rows(rows: Iterable[dict[str, Any]], path: Path, schema: pa.Schema) -> None:

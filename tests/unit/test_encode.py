@@ -8,9 +8,12 @@ import pytest
 
 from ecgbyte_hf.data.encode import encode_rows
 from ecgbyte_hf.data.encode_ids import encode_records
+from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 from ecgbyte_hf.training.extend_llm import load_prompter
+
+TEXT_ROW = ("prompt", "completion", "sample_id", "ecg_id")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,14 @@ class TestRows:
         rows = opened(tmp_path / "rows", tmp_path)
         assert {split: len(rows[split]) for split in rows} == {"train": 540, "validation": 30}
         for split in rows:
-            expected = [prompter.training_row(row) for row in small_prepared.questions(split)]
-            assert rows[split].to_list() == expected
+            questions = small_prepared.questions(split)
+            got = rows[split].to_list()
+            assert [{name: row[name] for name in TEXT_ROW} for row in got] == [
+                prompter.training_row(row) for row in questions
+            ]
+            assert [row["answer"] for row in got] == [row["answer"] for row in questions]
+            options = small_prepared.template_options()
+            assert [row["options"] for row in got] == [question_options(row, options) for row in questions]
         counts = report["splits"]["validation"]
         assert (counts["questions"], counts["rows"], counts["rows_with_ecg_cut"]) == (30, 30, 30)
         assert 0 < counts["least_seconds_of_ecg"] <= counts["median_seconds_of_ecg"] < 10
@@ -46,6 +55,21 @@ class TestRows:
         assert ends == 30 == report["splits"]["validation"]["questions"]
         assert report["splits"]["validation"]["rows"] == len(rows)
         assert all(len(row["labels"]) == len(row["input_ids"]) <= 384 for row in rows)
+
+    def test_free_text_has_no_options(self, small_prepared, prompter, tmp_path, monkeypatch):
+        monkeypatch.setattr(small_prepared, "template_options", dict)
+        encode_rows(small_prepared, tmp_path, prompter, splits=["test"], question_types=["single-verify"])
+        table = pq.read_table(tmp_path / "test.parquet")
+        assert table.column("options").to_pylist() == [[]] * 10
+        assert {tuple(answer) for answer in table.column("answer").to_pylist()} == {("yes",), ("no",)}
+
+    def test_a_choice_of_nothing_is_trained_on_without_options(self, small_prepared, prompter, tmp_path, monkeypatch):
+        row = next(row for row in small_prepared.questions("test") if row["question_type"] == "single-choose")
+        asked = [row, {**row, "question": "Which of these?", "attribute": []}]
+        monkeypatch.setattr(small_prepared, "questions", lambda split: asked)
+        encode_rows(small_prepared, tmp_path, prompter, splits=["test"])
+        named, unnamed = pq.read_table(tmp_path / "test.parquet").column("options").to_pylist()
+        assert len(named) >= 2 and unnamed == []
 
     def test_question_types(self, small_prepared, prompter, tmp_path):
         report = encode_rows(

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -190,6 +191,20 @@ class TestRuns:
             load_file(folder / "adapter_model.safetensors") for folder in (out, out / f"checkpoint-{first}")
         )
         assert all(torch.equal(value, expected[name]) for name, value in kept.items())
+
+    def test_packed_rows_do_not_see_one_another(self, train, rows, tmp_path):
+        table = pq.read_table(rows / "train.parquet")
+        two = tmp_path / "two"
+        two.mkdir()
+        # Of different ECGs, so that a row could tell something by seeing the other.
+        pq.write_table(table.take([0, table.num_rows - 1]), two / "train.parquet")
+        seen = {}
+        for packing, batch in (("false", 2), ("true", 1)):
+            steps = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "logging_steps": 1, "learning_rate": 0}
+            out = train(packing, dataset_name=two, packing=packing, **steps, per_device_train_batch_size=batch)
+            history = json.loads((out / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+            seen[packing] = [history[0][name] for name in ("loss", "grad_norm", "num_tokens")]
+        assert seen["true"] == pytest.approx(seen["false"], rel=1e-4)
 
 
 class TestRefusals:
