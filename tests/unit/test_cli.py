@@ -101,7 +101,7 @@ class TestErrors:
             "ecgbyte env: unknown: --colour red\nTry `ecgbyte env --help`.\n"
         )
         assert "Try `ecgbyte --help`." in refused(capsys, "prepair")
-        assert "Try `ecgbyte prepare --help`." in refused(capsys, "prepare", "ecgqa", "--output", "x")
+        assert "Try `ecgbyte prepare --help`." in refused(capsys, "prepare", "ecgqa", "--output", "out")
 
     def test_options_are_not_abbreviated(self, capsys):
         """An option added later would change what a script means; and --conf would be taken and not read."""
@@ -247,7 +247,7 @@ class TestConfig:
     )
     def test_mistakes_in_it(self, tmp_path, capsys, text, message):
         (tmp_path / "c.yaml").write_text(text)
-        error = refused(capsys, "prepare", "synthetic", "--output", "x", "--config", tmp_path / "c.yaml")
+        error = refused(capsys, "prepare", "synthetic", "--output", tmp_path / "out", "--config", tmp_path / "c.yaml")
         assert re.search(message, error) and "Try `ecgbyte prepare --help`." in error
         assert str(tmp_path / "c.yaml") in error and error.count("\n") == 2
 
