@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.workers import worker_pool
+from ecgbyte_hf.data.workers import in_order, worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError, SamplingRateError, SignalError
 from ecgbyte_hf.models.leads_ecg_byte import FLAT_PEAK_TO_PEAK
 
@@ -397,26 +395,15 @@ def _measured(prepared: PreparedData, ecg_ids: list[int], num_proc: int) -> Iter
                 # The processes start here, before the thread that reads records does: a forked process has no threads,
                 # but whatever they had locked.
                 pool.submit(int).result()
-                for measured in _in_order(pool, prepared.iter_signals(ecg_ids), rate, leads, num_proc):
+                work = partial(_measure, rate=rate, leads=leads)
+                signals = prepared.iter_signals(ecg_ids)
+                for measured in in_order(pool, work, signals, num_proc=num_proc, chunk_size=_CHUNK):
                     yield measured
                     bar.update()
         except BrokenProcessPool as error:
             raise EcgDataError(
                 "a process that measures records was killed, as happens when memory runs out; use fewer processes"
             ) from error
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, signals: Iterator[tuple[int, np.ndarray]], rate: float, leads: list[str], num_proc: int
-) -> Iterator[Measured]:
-    """`pool.map`, but reading ahead a few chunks only: it would ask for all signals at once."""
-    waiting: deque[Future[list[Measured]]] = deque()
-    while chunk := list(islice(signals, _CHUNK)):
-        waiting.append(pool.submit(_measure, chunk, rate, leads))
-        if len(waiting) > 2 * num_proc:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
 
 
 def _measure(signals: list[tuple[int, np.ndarray]], rate: float, leads: list[str]) -> list[Measured]:

@@ -20,9 +20,8 @@ import math
 import os
 import shutil
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -40,7 +39,7 @@ from ecgbyte_hf.data.prepared import REPORT_FILE, PreparedData
 from ecgbyte_hf.data.questions import ecg_ids_of, question_table, rows_hash, rows_of
 from ecgbyte_hf.data.record_file import RecordWriter
 from ecgbyte_hf.data.splits import overlap_report
-from ecgbyte_hf.data.workers import worker_pool
+from ecgbyte_hf.data.workers import in_order, worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.provenance import provenance, read_object, versions, write_json
 
@@ -262,6 +261,7 @@ class PrepareJob:
             twice = next(ecg_id for ecg_id, count in counts.items() if count > 1)
             raise EcgDataError(f"record {twice} comes twice; every record needs its own number")
         tables = {split: question_table(rows) for split, rows in questions.items()}
+        installed = versions()
         settings = {
             "records": len(listed),
             "sources": _hash_of(source.identity() for source in listed),
@@ -273,7 +273,7 @@ class PrepareJob:
             "arguments": _plain(arguments),
             "notes": _plain(dict(notes or {})),
             # Another version may clean in another way: half a folder of each would be neither.
-            "versions": {name: versions()[name] for name in ("ecgbyte-hf", "ecgbyte-rust-bpe")},
+            "versions": {name: installed[name] for name in ("ecgbyte-hf", "ecgbyte-rust-bpe")},
         }
         job = cls(Path(output_dir), listed, settings)
         job._begin(overwrite, tables)
@@ -593,29 +593,13 @@ def _cleaned(
         return
     try:
         with worker_pool(num_proc) as pool:
-            yield from _in_order(pool, clean, sources, num_proc)
+            work = partial(_clean_chunk, clean)
+            yield from in_order(pool, work, sources, num_proc=num_proc, chunk_size=_CHUNK)
     except BrokenProcessPool as error:
         raise EcgDataError(
             "a process that cleans records was killed, as happens when memory runs out; use fewer processes. The same "
             "command goes on where it was"
         ) from error
-
-
-def _in_order(
-    pool: ProcessPoolExecutor,
-    clean: Callable[[RecordSource], _Cleaned],
-    sources: Iterable[RecordSource],
-    num_proc: int,
-) -> Iterator[_Cleaned]:
-    """`pool.map`, but reading ahead a few chunks only: it would ask for all sources, and their signals, at once."""
-    iterator = iter(sources)
-    waiting: deque[Future[list[_Cleaned]]] = deque()
-    while chunk := list(islice(iterator, _CHUNK)):
-        waiting.append(pool.submit(_clean_chunk, clean, chunk))
-        if len(waiting) > 2 * num_proc:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
 
 
 def _clean_chunk(clean: Callable[[RecordSource], _Cleaned], chunk: list[RecordSource]) -> list[_Cleaned]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.evaluation.controls import majority_predictions
 from ecgbyte_hf.evaluation.generate import read_predictions
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
@@ -224,7 +224,7 @@ def _measure_all(prepared: PreparedData, ecg_ids: Sequence[int], num_proc: int) 
     found: list[EcgMeasurements] = []
     progress = bar()
     # Some ECGs at a time: the pool would ask for all of them at once, and hold their signals.
-    with ProcessPoolExecutor(num_proc) as pool:
+    with worker_pool(num_proc) as pool:
         while chunk := list(islice(signals, 64 * num_proc)):
             found += pool.map(measure, chunk, chunksize=8)
             progress.update(len(chunk))

@@ -15,6 +15,7 @@ from ecgbyte_hf.data.preparation import RecordSource, prepare
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.simulator import simulate_records
 from ecgbyte_hf.data.sources import prepare_synthetic
+from ecgbyte_hf.data.workers import in_order
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 from ecgbyte_hf.signal import records
@@ -197,7 +198,7 @@ class TestProcesses:
                 return SimpleNamespace(result=lambda: function(*arguments))
 
         sources = (asked.append(number) or number for number in range(1000))
-        made = module._in_order(Pool(), lambda number: -number, sources, 2)
+        made = in_order(Pool(), lambda chunk: [-number for number in chunk], sources, num_proc=2, chunk_size=16)
         assert next(made) == 0
         assert len(asked) <= 16 * 6
         assert list(made) == [-number for number in range(1, 1000)]
