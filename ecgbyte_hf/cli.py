@@ -582,6 +582,13 @@ def _add_window(command: argparse.ArgumentParser) -> None:
         help="cut every record into windows of this length, each with all its questions, as the paper does; in 2 s "
         "those about rate, rhythm and intervals often have no answer (default: whole records)",
     )
+    command.add_argument(
+        "--window-stride",
+        type=float,
+        metavar="SECONDS",
+        help="from the start of one window to that of the next; less than their length gives a model every beat at "
+        "several places (default: windows do not overlap)",
+    )
 
 
 def _open_prepared(options: argparse.Namespace) -> Any:
@@ -590,8 +597,10 @@ def _open_prepared(options: argparse.Namespace) -> Any:
     from ecgbyte_hf.data.windows import WindowedData
 
     if options.window_seconds is None:
+        if options.window_stride is not None:
+            raise EcgError("--window-stride needs --window-seconds")
         return PreparedData(options.data)
-    windows = WindowedData(options.data, options.window_seconds)
+    windows = WindowedData(options.data, options.window_seconds, stride_seconds=options.window_stride)
     if windows.samples_left_over:
         seconds = windows.samples_left_over / windows.sampling_rate
         _say(f"{windows.windows_per_record} windows per record; the last {seconds:g} s of each fill none")

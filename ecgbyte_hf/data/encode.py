@@ -103,6 +103,7 @@ def encode_rows(
             {
                 "data": str(prepared.folder),
                 "window_seconds": prepared.window_seconds,
+                "window_stride": prepared.window_stride,
                 "splits": splits,
                 "questions_per_row": questions_per_row,
                 "question_types": question_types,

@@ -138,6 +138,7 @@ def encode_records(
             {
                 "data": str(prepared.folder),
                 "window_seconds": prepared.window_seconds,
+                "window_stride": prepared.window_stride,
                 "records_per_shard": records_per_shard,
                 "num_threads": num_threads,
             },

@@ -42,6 +42,8 @@ class PreparedData:
 
     #: Length of the windows that records are cut into; see `windows.py`.
     window_seconds: float | None = None
+    #: Seconds from the start of one window to that of the next.
+    window_stride: float | None = None
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

@@ -18,7 +18,7 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 
 class WindowedData(PreparedData):
-    """A prepared folder whose records are cut into windows that do not overlap.
+    """A prepared folder whose records are cut into windows.
 
     Everything that takes a `PreparedData` takes it too. Window `w` of record `r` has the number
     `r * windows_per_record + w`; questions, and their `sample_id`, are repeated for each window in the same way. A
@@ -27,16 +27,19 @@ class WindowedData(PreparedData):
     Args:
         folder: What `prepare` wrote.
         seconds: Length of a window.
+        stride_seconds: From the start of one window to that of the next; the length by default, so that windows do
+            not overlap. Less shows a model every beat at several places: more training rows of the same recordings.
 
     Attributes:
         windows_per_record: Whole windows in a record.
         samples_left_over: Samples of each lead at the end of a record that fill no window.
 
     Raises:
-        EcgDataError: the folder is not a prepared one, or its records are shorter than a window.
+        EcgDataError: the folder is not a prepared one, its records are shorter than a window, or windows would leave
+            samples out between them.
     """
 
-    def __init__(self, folder: str | Path, seconds: float) -> None:
+    def __init__(self, folder: str | Path, seconds: float, *, stride_seconds: float | None = None) -> None:
         super().__init__(folder)
         stored = round(float(self.report["duration_seconds"]) * self.sampling_rate)
         self._width = round(seconds * self.sampling_rate) if seconds > 0 else 0
@@ -45,8 +48,16 @@ class WindowedData(PreparedData):
                 f"got windows of {seconds:g} s, expected more than 0 s and at most the "
                 f"{self.report['duration_seconds']:g} s of the records in {self.folder}"
             )
+        self._stride = self._width if stride_seconds is None else round(stride_seconds * self.sampling_rate)
+        if not 0 < self._stride <= self._width:
+            raise EcgDataError(
+                f"got windows of {seconds:g} s every {stride_seconds:g} s, expected a stride of at least one sample "
+                "and at most the length"
+            )
         self.window_seconds = seconds
-        self.windows_per_record, self.samples_left_over = divmod(stored, self._width)
+        self.window_stride = self._stride / self.sampling_rate
+        further, self.samples_left_over = divmod(stored - self._width, self._stride)
+        self.windows_per_record = further + 1
         count = self.windows_per_record
         self._record_ids = self.ecg_ids
         self.ecg_ids = [ecg_id * count + window for ecg_id in self._record_ids for window in range(count)]
@@ -55,7 +66,8 @@ class WindowedData(PreparedData):
     @property
     def fingerprint(self) -> str:
         """SHA-256 that tells these windows from others."""
-        return hashlib.sha256(f"{super().fingerprint}:{self._width}".encode()).hexdigest()
+        overlap = "" if self._stride == self._width else f":{self._stride}"
+        return hashlib.sha256(f"{super().fingerprint}:{self._width}{overlap}".encode()).hexdigest()
 
     def signal(self, ecg_id: int) -> np.ndarray:
         """One window: float32 (leads, samples) in mV, read-only; a view of its record.
@@ -106,4 +118,5 @@ class WindowedData(PreparedData):
         return [ecg_id * count + window for ecg_id in records for window in range(count)]
 
     def _cut(self, signal: np.ndarray, window: int) -> np.ndarray:
-        return signal[:, window * self._width : (window + 1) * self._width]
+        start = window * self._stride
+        return signal[:, start : start + self._width]

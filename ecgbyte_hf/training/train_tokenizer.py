@@ -113,6 +113,7 @@ def train_tokenizer(
                 "max_records": max_records,
                 "records": None if ecg_ids is None else _list_hash(train_ids),
                 "window_seconds": prepared.window_seconds,
+                "window_stride": prepared.window_stride,
                 "seed": seed,
             },
             data_hash=prepared.report["data_hash"],

@@ -106,3 +106,26 @@ def test_lengths_that_cannot_be(small_prepared, seconds):
 def test_no_such_window(windows):
     with pytest.raises(EcgDataError, match="holds no record"):
         windows.signal(10_000)
+
+
+def test_overlapping_windows(small_prepared):
+    windows = WindowedData(small_prepared.folder, 3.0, stride_seconds=0.5)
+    assert (windows.windows_per_record, windows.samples_left_over) == (15, 0)
+    record = small_prepared.signal(5)
+    for number, signal in windows.iter_signals(range(75, 90)):
+        start = 50 * (number - 75)
+        np.testing.assert_array_equal(signal, record[:, start : start + 300])
+        np.testing.assert_array_equal(windows.signal(number), signal)
+    assert windows.fingerprint != WindowedData(small_prepared.folder, 3.0).fingerprint
+    assert len(windows.questions("test")) == 15 * len(small_prepared.questions("test"))
+
+
+def test_a_stride_that_tiles_the_record_is_the_default(small_prepared, windows):
+    same = WindowedData(small_prepared.folder, 3.0, stride_seconds=3.0)
+    assert same.fingerprint == windows.fingerprint and same.ecg_ids == windows.ecg_ids
+
+
+@pytest.mark.parametrize("stride", [0.0, -1.0, 0.001, 3.5])
+def test_strides_that_are_none(small_prepared, stride):
+    with pytest.raises(EcgDataError, match="stride of at least one sample and at most the length"):
+        WindowedData(small_prepared.folder, 3.0, stride_seconds=stride)
