@@ -24,6 +24,8 @@ Command = Callable[[argparse.Namespace], int]
 _REFUSALS_SHOWN = 20
 # As in `feature_extraction_ecg_byte.py`, which takes a second to import.
 PROFILES = ("reference", "reference-low", "sos", "none")
+# As in `label_questions.py`.
+LABEL_SETS = ("superclass", "subclass", "form", "rhythm", "which")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -267,6 +269,32 @@ def _add_prepare(add: Adder) -> None:
         "--questions", choices=("reports", "labels"), default="reports", help="about PTB-XL (default: reports)"
     )
     questions.add_argument(
+        "--label-sets",
+        nargs="+",
+        choices=LABEL_SETS,
+        default=["superclass"],
+        help="with --questions labels: whether the ECG shows each label of these sets, and `which` superclasses it "
+        "shows (default: superclass)",
+    )
+    questions.add_argument(
+        "--negatives",
+        type=int,
+        metavar="N",
+        help="with --questions labels: in training at most N questions of each set and record with the answer no, "
+        "drawn by --seed (default: all)",
+    )
+    questions.add_argument("--test-fold", type=int, metavar="FOLD", help="PTB-XL's fold to test on (default: 10)")
+    questions.add_argument(
+        "--validation-fold", type=int, metavar="FOLD", help="with --test-fold: to validate on (default: none)"
+    )
+    questions.add_argument(
+        "--train-folds",
+        type=int,
+        nargs="+",
+        metavar="FOLD",
+        help="with --test-fold: to train on (default: those of 1 to 8 that are not tested or validated on)",
+    )
+    questions.add_argument(
         "--translate",
         nargs="?",
         const="Helsinki-NLP/opus-mt-de-en",
@@ -323,6 +351,11 @@ _PREPARE_OPTIONS = {
     "fraction": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
     "held_out_fraction": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
     "questions": ("ptb_xl",),
+    "label_sets": ("ptb_xl",),
+    "negatives": ("ptb_xl",),
+    "test_fold": ("ptb_xl",),
+    "validation_fold": ("ptb_xl",),
+    "train_folds": ("ptb_xl",),
     "translate": ("ptb_xl",),
     "rate": ("ptb_xl",),
     "records": ("synthetic",),
@@ -343,6 +376,10 @@ def _surplus_options(options: argparse.Namespace) -> list[str]:
         surplus.append("num_proc")
     if options.translate is not None and options.questions != "reports":
         surplus.append("translate")
+    if options.questions != "labels":
+        surplus += [name for name in ("label_sets", "negatives") if getattr(options, name) != usual.get_default(name)]
+    if options.test_fold is None:
+        surplus += [name for name in ("validation_fold", "train_folds") if getattr(options, name) is not None]
     return [f"--{name.replace('_', '-')}" for name in dict.fromkeys(surplus)]
 
 
@@ -445,6 +482,9 @@ def _prepared(options: argparse.Namespace) -> Any:
         return sources.prepare_ecg_qa(options.output, **shared, **more)
     if options.source == "ptb_xl":
         more = {"sampling_rate": options.rate, "questions": options.questions, "metadata": options.metadata}
+        more["labels"] = sources.LabelOptions(tuple(options.label_sets), options.negatives)
+        if options.test_fold is not None:
+            more["folds"] = sources.Folds(options.test_fold, options.validation_fold, options.train_folds)
         return sources.prepare_ptb_xl(options.output, translation_model=options.translate, **shared, **more)
     shared["record_list"] = options.metadata[0] if options.metadata else None
     shared["ecg_qa_dir"] = options.ecg_qa_dir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +16,27 @@ import pyarrow.compute as pc
 
 from ecgbyte_hf.data import load_dataset
 from ecgbyte_hf.data.ecg_qa import PAPER_QUESTION_TYPES, ptb_xl_path, read_template_options
-from ecgbyte_hf.data.label_questions import label_questions, label_template_options
+from ecgbyte_hf.data.label_questions import (
+    DEFAULT_LABEL_SETS,
+    count_labels,
+    count_unlabelled,
+    label_questions,
+    label_template_options,
+)
 from ecgbyte_hf.data.mimic_iv_ecg import read_record_paths
 from ecgbyte_hf.data.preparation import PrepareOptions, RecordSource, prepare
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.ptb_xl import main_table
 from ecgbyte_hf.data.questions import ecg_ids_of, question_table
 from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, record_rng, simulate
-from ecgbyte_hf.data.splits import hold_out_patients, keep_fraction, resplit_rows, without_shared_patients
+from ecgbyte_hf.data.splits import (
+    Folds,
+    hold_out_patients,
+    keep_fraction,
+    resplit_rows,
+    split_of_fold,
+    without_shared_patients,
+)
 from ecgbyte_hf.data.synthetic import (
     ATTRIBUTES,
     question_rng,
@@ -289,6 +302,35 @@ def prepare_ecg_qa(
     )
 
 
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is asked about PTB-XL's labels.
+
+    Attributes:
+        label_sets: Some of `LABEL_SETS`.
+        negatives: In training, at most so many questions of each set and record whose answer is no; all by default.
+            Validation and test are always asked everything.
+    """
+
+    label_sets: Sequence[str] = DEFAULT_LABEL_SETS
+    negatives: int | None = None
+
+    def tables(self, records: Mapping[str, list[dict[str, Any]]], seed: int) -> dict[str, pa.Table]:
+        """The questions about the records of each split.
+
+        Raises:
+            EcgDataError: an unknown set or label, or less than one negative.
+        """
+        return {
+            split: question_table(
+                label_questions(
+                    rows, self.label_sets, negatives=self.negatives if split == "train" else None, seed=seed
+                )
+            )
+            for split, rows in records.items()
+        }
+
+
 def prepare_ptb_xl(
     output_dir: str | Path,
     *,
@@ -296,6 +338,8 @@ def prepare_ptb_xl(
     feature_extractor: Any,
     sampling_rate: int = 500,
     questions: str = "reports",
+    labels: LabelOptions | None = None,
+    folds: Folds | None = None,
     translation_model: str | None = None,
     metadata: Sequence[str | Path] = (),
     division: Division | None = None,
@@ -309,8 +353,10 @@ def prepare_ptb_xl(
         data_dir: PTB-XL's folder.
         feature_extractor: Cleans the records.
         sampling_rate: 500 or 100, whose files are read.
-        questions: `"reports"`: the paper's question, whose answer is the report. `"labels"`: for each of the five
-            diagnostic superclasses whether the ECG shows it; a folder with `labels.csv` has these alone.
+        questions: `"reports"`: the paper's question, whose answer is the report. `"labels"`: whether the ECG shows
+            each label of some sets; a folder with `labels.csv` has these alone.
+        labels: Of `"labels"`: which sets, by default the five diagnostic superclasses.
+        folds: Which folds train, validate and test, if not PTB-XL's own 1 to 8, 9, 10.
         translation_model: Translates the reports into English, such as `Helsinki-NLP/opus-mt-de-en`; by default they
             stay as they are, mostly German.
         metadata: Further tables like `ptbxl_database.csv`.
@@ -319,7 +365,7 @@ def prepare_ptb_xl(
         options: See `prepare`.
 
     Raises:
-        EcgDataError: no table, no records, or another rate or kind of questions.
+        EcgDataError: no table, no records, another rate or kind of questions, or two choices of folds.
     """
     division = division or Division()
     is_reference = division.splits == "reference"
@@ -328,16 +374,30 @@ def prepare_ptb_xl(
         raise EcgDataError(
             f"got {sampling_rate} Hz and questions on {questions!r}, expected 500 or 100 and 'reports' or 'labels'"
         )
+    if is_reference and folds is not None:
+        raise EcgDataError("got the paper's splits and a choice of folds, which differ; leave one of them out")
     further = [str(path) for path in map(Path.resolve, map(Path, metadata)) if path != main_table(data_dir).resolve()]
     given: dict[str, Any] = {"data_dir": data_dir, "metadata": further, "reference_folds": is_reference}
     records = load_dataset("ptb_xl", "metadata", **given)
+    by_split = _records_by_split(records, folds)
+    notes: dict[str, Any] = {
+        "translation_model": translation_model,
+        "folds": folds.to_dict() if folds else _usual_folds(is_reference),
+        "records_of_other_folds": sum(map(len, records.values())) - sum(map(len, by_split.values())),
+    }
+    labels = labels or LabelOptions()
     if questions == "reports":
         english: dict[str, Any] = (
             {} if translation_model is None else {"translate": True, "translation_model": translation_model}
         )
         tables = _pooled([load_dataset("ptb_xl", "reports", **given, **english)])
+        tables = tables if folds is None else _of_splits(tables, by_split)
     else:
-        tables = {split: question_table(label_questions(rows)) for split, rows in records.items()}
+        tables = labels.tables(by_split, division.seed)
+        notes["label_options"] = asdict(labels)
+        notes["records_without_label"] = {
+            split: count_unlabelled(rows, labels.label_sets) for split, rows in by_split.items()
+        }
     return _prepare_files(
         output_dir,
         tables,
@@ -345,17 +405,60 @@ def prepare_ptb_xl(
         _patients_of(records),
         division,
         feature_extractor=feature_extractor,
-        template_options=label_template_options() if questions == "labels" else {},
+        template_options=label_template_options(labels.label_sets) if questions == "labels" else {},
         duration=duration,
         source=f"ptb_xl records{sampling_rate} {questions}",
         # The paper's folds are PTB-XL's too: by patient, and divided already.
         applied=replace(division, splits="published") if is_reference else division,
-        notes={
-            "translation_model": translation_model,
-            **({"folds": "1 to 7 train, 8 validates, 9 and 10 test, as in the paper"} if is_reference else {}),
-        },
+        notes=notes,
+        count=_label_counts if questions == "labels" else None,
         **options,
     )
+
+
+def _records_by_split(records: Any, folds: Folds | None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `metadata` by split.
+
+    Raises:
+        EcgDataError: a split's folds have no record.
+    """
+    if folds is None:
+        return {split: list(rows) for split, rows in records.items()}
+    divided: dict[str, list[dict[str, Any]]] = {split: [] for split in folds.to_dict()}
+    there: set[int] = set()
+    for rows in records.values():
+        for row in rows:
+            there.add(row["strat_fold"])
+            split = folds.split_of(row["strat_fold"])
+            if split is not None:
+                divided[split].append(row)
+    for split, chosen in folds.to_dict().items():
+        if not divided[split]:
+            raise EcgDataError(
+                f"no record is in the folds {chosen} for {split}; the tables have the folds {sorted(there)}"
+            )
+    return divided
+
+
+def _of_splits(tables: Mapping[str, pa.Table], records: Mapping[str, list[dict[str, Any]]]) -> dict[str, pa.Table]:
+    """Questions about one ECG each, in the split of their record; those about other records are left out."""
+    pooled = pa.concat_tables(tables.values())
+    asked = pc.list_element(pooled.column("ecg_id"), 0)
+    return {
+        split: pooled.filter(pc.is_in(asked, pa.array([row["ecg_id"] for row in rows], pa.int64())))
+        for split, rows in records.items()
+    }
+
+
+def _usual_folds(is_reference: bool) -> dict[str, list[int]]:
+    folds: dict[str, list[int]] = {}
+    for fold in range(1, 11):
+        folds.setdefault(split_of_fold(fold, reference=is_reference), []).append(fold)
+    return folds
+
+
+def _label_counts(tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+    return {"labels": count_labels(tables)}
 
 
 def prepare_mimic_iv_ecg(
@@ -461,9 +564,13 @@ def _prepare_files(
     source: str,
     applied: Division | None = None,
     notes: Mapping[str, Any] | None = None,
+    count: Callable[[Mapping[str, pa.Table]], dict[str, Any]] | None = None,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
-    """Divide the questions, and prepare the records asked about that are there."""
+    """Divide the questions, and prepare the records asked about that are there.
+
+    `count` counts the divided questions for the report.
+    """
     with_question = {ecg_id for table in tables.values() for ids in ecg_ids_of(table) for ecg_id in ids}
     divided, counts = (applied or division).apply(tables, patients)
     asked = sorted({ecg_id for table in divided.values() for ids in ecg_ids_of(table) for ecg_id in ids})
@@ -488,6 +595,7 @@ def _prepare_files(
             "records_without_question": len(patients.keys() - with_question),
             **counts,
             **(notes or {}),
+            **(count(divided) if count else {}),
             "splits": division.splits,
         },
         **options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -65,6 +66,49 @@ def split_of_fold(strat_fold: int, *, reference: bool = False) -> str:
     if strat_fold <= last_to_train:
         return "train"
     return "validation" if strat_fold == last_to_train + 1 else "test"
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Another use of PTB-XL's ten folds than its authors': to choose on one fold and to report another.
+
+    Attributes:
+        test: The fold that tests.
+        validation: The fold that validates; none by default.
+        train: The folds to train on; by default those of 1 to 8 that neither test nor validate, so that PTB-XL's own
+            validation and test folds are never trained on unless they are named.
+
+    Raises:
+        EcgDataError: there is no such fold, or one is named twice.
+
+    Example:
+        >>> choosing = Folds(test=9, validation=8)
+        >>> [choosing.split_of(fold) for fold in (7, 8, 9, 10)], Folds(test=9).split_of(8)
+        (['train', 'validation', 'test', None], 'train')
+    """
+
+    test: int
+    validation: int | None = None
+    train: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        named = [fold for folds in self.to_dict().values() for fold in folds]
+        for fold in named:
+            split_of_fold(fold)
+        if len(set(named)) < len(named):
+            raise EcgDataError(f"got the folds {self.to_dict()}, expected each of them once")
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """The folds of each split; a split without any is left out."""
+        taken = {self.test, self.validation}
+        train = [fold for fold in range(1, 9) if fold not in taken] if self.train is None else list(self.train)
+        validation = [] if self.validation is None else [self.validation]
+        named = {"train": train, "validation": validation, "test": [self.test]}
+        return {split: folds for split, folds in named.items() if folds}
+
+    def split_of(self, strat_fold: int) -> str | None:
+        """The split of a fold; `None` for one that is left out."""
+        return next((split for split, folds in self.to_dict().items() if strat_fold in folds), None)
 
 
 def hold_out_patients(

@@ -7,6 +7,7 @@ import pytest
 
 from ecgbyte_hf.data.sources import read_patients
 from ecgbyte_hf.data.splits import (
+    Folds,
     hold_out_patients,
     keep_fraction,
     overlap_report,
@@ -160,6 +161,30 @@ class TestSplitOfFold:
     def test_no_such_fold(self, fold):
         with pytest.raises(EcgDataError, match="expected 1 to 10"):
             split_of_fold(fold)
+
+    def test_chosen_ones(self):
+        choosing, final = Folds(test=9, validation=8), Folds(test=9)
+        assert choosing.to_dict() == {"train": [1, 2, 3, 4, 5, 6, 7], "validation": [8], "test": [9]}
+        assert final.to_dict() == {"train": [1, 2, 3, 4, 5, 6, 7, 8], "test": [9]}
+        assert Folds(test=1, validation=2, train=[9, 10]).to_dict() == {
+            "train": [9, 10],
+            "validation": [2],
+            "test": [1],
+        }
+        assert [choosing.split_of(fold) for fold in (1, 8, 9, 10)] == ["train", "validation", "test", None]
+
+    @pytest.mark.parametrize(
+        ("folds", "message"),
+        [
+            ({"test": 11}, "got the fold 11"),
+            ({"test": 9, "train": [0]}, "got the fold 0"),
+            ({"test": 9, "validation": 9}, "each of them once"),
+            ({"test": 9, "train": [8, 9]}, "each of them once"),
+        ],
+    )
+    def test_chosen_ones_that_cannot_be(self, folds, message):
+        with pytest.raises(EcgDataError, match=message):
+            Folds(**folds)
 
 
 class TestFraction:
