@@ -738,7 +738,18 @@ def _add_encode(add: Adder) -> None:
     rows = command.add_argument_group("training rows, with --model")
     rows.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
-    rows.add_argument("--questions-per-row", type=int, default=1, help="more than 1 writes tokenised rows")
+    rows.add_argument(
+        "--row-format",
+        choices=("text", "grouped", "shared"),
+        help="text: a question each; grouped: several behind one another; shared: all of an ECG, which do not see one "
+        "another, for `ecgbyte sft` (default: text, or grouped for more than 1 question per row)",
+    )
+    rows.add_argument(
+        "--questions-per-row", type=int, metavar="N", help="at most (default: 1 of text, all that fit of shared)"
+    )
+    rows.add_argument(
+        "--max-row-tokens", type=int, default=4096, metavar="N", help="of shared rows, at most (default: 4096)"
+    )
     rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
     rows.add_argument("--seed", type=_seed, default=0, help="of the grouping")
     ids = command.add_argument_group("ids, with --tokenizer; started again after a break, the job goes on")
@@ -789,7 +800,9 @@ def _encode(options: argparse.Namespace) -> int:
         options.output,
         prompter,
         splits=splits,
+        row_format=options.row_format,
         questions_per_row=options.questions_per_row,
+        max_row_tokens=options.max_row_tokens,
         question_types=options.question_types,
         seed=options.seed,
     )
@@ -871,7 +884,7 @@ def _add_sft(add: Adder) -> None:
         "sft",
         _sft,
         "Train an extended model: `trl sft` with what its command line lacks for ECG tokens.\n"
-        "All options but the last three are TRL's, in their spelling; `trl sft --help` lists them.",
+        "All options but the last four are TRL's, in their spelling; `trl sft --help` lists them.",
         "ecgbyte sft --config scripts/recipes/sft_paper.yaml --model_name_or_path llama-ecg --dataset_name rows "
         "--output_dir sft",
     )

@@ -15,6 +15,7 @@ from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.data.shared_rows import MAX_ROW_TOKENS, SHARED_SCHEMA, shared_rows
 from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance, write_json
@@ -30,6 +31,7 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+ROW_FORMATS = ("text", "grouped", "shared")
 _CHUNK = 1024
 
 
@@ -39,7 +41,9 @@ def encode_rows(
     prompter: EcgPrompter,
     *,
     splits: list[str],
-    questions_per_row: int = 1,
+    row_format: str | None = None,
+    questions_per_row: int | None = None,
+    max_row_tokens: int = MAX_ROW_TOKENS,
     question_types: list[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -50,9 +54,13 @@ def encode_rows(
         output_dir: Folder to write.
         prompter: Writes the rows.
         splits: Splits to write.
-        questions_per_row: 1 writes `prompt`/`completion` text, with the right `answer` and the question's valid
-            `options` for a reward (`ecgbyte_hf.training.rewards`); more writes `input_ids`/`labels` with up to that
-            many questions about the same ECG behind one another, as many as fit without cutting the ECG further.
+        row_format: `"text"` writes `prompt`/`completion`, with the right `answer` and the question's valid `options`
+            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels` with several questions
+            about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
+            the ECG further. `"shared"` writes rows for `ecgbyte sft` in which none sees another
+            (`ecgbyte_hf.data.shared_rows`). Default: text, and grouped for more than one question per row.
+        questions_per_row: Most questions in a row: 1 of text, at least 2 of grouped; of shared all that fit, by default.
+        max_row_tokens: Most tokens of a shared row. Grouped rows keep the prompt's `max_length`.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
 
@@ -60,11 +68,13 @@ def encode_rows(
         Counts by split, the budget's cuts among them.
 
     Raises:
-        EcgDataError: a split is empty, or the folder holds rows of something else.
+        EcgDataError: a split is empty, the folder holds rows of something else, or such a row format with so many
+            questions per row is none.
         BudgetError: a row does not fit.
     """
     from tqdm.auto import tqdm
 
+    row_format = _row_format(row_format, questions_per_row)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -80,18 +90,24 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
-        if questions_per_row == 1:
-            made: Iterator[dict[str, Any]] = (
+        made: Iterator[dict[str, Any]]
+        rng = np.random.default_rng(seed)
+        if row_format == "text":
+            made = (
                 {**prompter.training_row(row), "answer": row["answer"], "options": _options(row, template_options)}
                 for row in rows
             )
             schema = TEXT_SCHEMA
+        elif row_format == "shared":
+            most = {"questions_per_row": questions_per_row, "max_row_tokens": max_row_tokens}
+            made = shared_rows(prompter, rows, rng, **most)
+            schema = SHARED_SCHEMA
         else:
-            groups = group_by_ecg(rows, questions_per_row, np.random.default_rng(seed))
+            groups = group_by_ecg(rows, questions_per_row or 1, rng)
             made = (row for group in groups for row in prompter.grouped_rows(group))
             schema = TOKEN_SCHEMA
         written[split] = output_dir / f".{split}.parquet.partial"
-        total = len(rows) if questions_per_row == 1 else None
+        total = len(rows) if row_format == "text" else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
         counts[split] = {"questions": len(rows), **prompter.report.to_dict()}
     _replace_rows(output_dir, written)
@@ -105,7 +121,9 @@ def encode_rows(
                 "window_seconds": prepared.window_seconds,
                 "window_stride": prepared.window_stride,
                 "splits": splits,
+                "row_format": row_format,
                 "questions_per_row": questions_per_row,
+                **({"max_row_tokens": max_row_tokens} if row_format == "shared" else {}),
                 "question_types": question_types,
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
@@ -116,6 +134,19 @@ def encode_rows(
     }
     write_json(output_dir / "encode.json", report)
     return report
+
+
+def _row_format(row_format: str | None, questions_per_row: int | None) -> str:
+    """What is meant where no format is named; text rows have one question and grouped ones several."""
+    if row_format is None:
+        return "text" if questions_per_row in (None, 1) else "grouped"
+    if row_format not in ROW_FORMATS:
+        raise EcgDataError(f"unknown row format {row_format!r}; known: {', '.join(ROW_FORMATS)}")
+    if row_format == "text" and questions_per_row not in (None, 1):
+        raise EcgDataError(f"got {questions_per_row} questions per row of text, expected 1; choose grouped or shared")
+    if row_format == "grouped" and (questions_per_row is None or questions_per_row < 2):
+        raise EcgDataError(f"got {questions_per_row} questions per grouped row, expected at least 2: say how many")
+    return row_format
 
 
 def _options(row: dict[str, Any], template_options: dict[int, list[str]]) -> list[str]:

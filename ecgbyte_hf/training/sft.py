@@ -31,6 +31,10 @@ class EcgArguments:
         default=None,
         metadata={"help": "stop after so many evaluations without a better one; needs --load_best_model_at_end"},
     )
+    pack_shared_rows: bool = field(
+        default=False,
+        metadata={"help": "put the shared-prefix rows of a batch into one sequence, for flex_attention"},
+    )
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,7 @@ def _train(options: _Options, parts: Path) -> Path:
 
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+    from ecgbyte_hf.training import shared_prefix
     from ecgbyte_hf.training.extend_llm import save_ecg_parts
 
     script, training, model, ecg = options.script, options.training, options.model, options.ecg
@@ -180,11 +185,20 @@ def _train(options: _Options, parts: Path) -> Path:
         peft_config.trainable_token_indices = _ecg_token_ids(model.model_name_or_path, processor, model.model_revision)
     checkpoint = _checkpoint(training)
     rows = _load_rows(options)
+    train_rows = rows[script.dataset_train_split]
+    eval_rows = rows[script.dataset_test_split] if training.eval_strategy != "no" else None
+    collator = None
+    if shared_prefix.has_shared_rows(train_rows) or shared_prefix.has_shared_rows(eval_rows):
+        train_rows, eval_rows = (shared_prefix.rows_for_trl(training, part) for part in (train_rows, eval_rows))
+        collator = _shared_prefix_collator(options)
+    elif ecg.pack_shared_rows:
+        raise EcgError("--pack_shared_rows needs rows of `ecgbyte encode --row-format shared`; for others --packing")
     trainer: Any = SFTTrainer(
         model=model.model_name_or_path,
         args=training,
-        train_dataset=rows[script.dataset_train_split],
-        eval_dataset=rows[script.dataset_test_split] if training.eval_strategy != "no" else None,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        data_collator=collator,
         quantization_config=get_quantization_config(model),
         peft_config=peft_config,
         callbacks=[EarlyStoppingCallback(ecg.early_stopping_patience)] if ecg.early_stopping_patience else None,
@@ -193,6 +207,8 @@ def _train(options: _Options, parts: Path) -> Path:
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
         output_layer.bias = None
+    if collator is not None:
+        shared_prefix.prepare_trainer(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     output_dir = Path(training.output_dir)
     trainer.save_model(training.output_dir)
@@ -273,6 +289,21 @@ def _ecg_token_ids(model_name_or_path: str, processor: Any, revision: str | None
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=revision)
     ids: Any = tokenizer.convert_tokens_to_ids(ecg_token_strings(processor.tokenizer))
     return list(ids)
+
+
+def _shared_prefix_collator(options: _Options) -> Any:
+    from transformers import AutoTokenizer
+
+    from ecgbyte_hf.training.shared_prefix import SharedPrefixCollator
+
+    model = options.model
+    tokenizer: Any = AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+    return SharedPrefixCollator(
+        tokenizer.pad_token_id,
+        attn_implementation=None,
+        pad_to_multiple_of=options.training.pad_to_multiple_of,
+        pack=options.ecg.pack_shared_rows,
+    )
 
 
 def _load_rows(options: _Options) -> Any:
