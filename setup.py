@@ -52,6 +52,8 @@ EXTRAS |= READERS | {"readers": sorted({requirement for group in READERS.values(
 EXTRAS["all"] = sorted({requirement for group in EXTRAS.values() for requirement in group})
 # Left out of "all": many machines are for few people.
 EXTRAS["cluster"] = ["datatrove>=0.8,<1"]
+# Left out too: it takes gigabytes, and pins its own torch.
+EXTRAS["vllm"] = ["vllm>=0.8"]
 EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
 EXTRAS["test"] = [
     *EXTRAS["cluster"],

@@ -1,7 +1,7 @@
 """ECG-Byte for Hugging Face: language models that read 12-lead ECGs as tokens.
 
-`import ecgbyte_hf` makes `AutoTokenizer.from_pretrained` give the Rust-backed tokenizer. Everything else is loaded
-when it is first used.
+`import ecgbyte_hf` makes `AutoTokenizer.from_pretrained` give the Rust-backed tokenizer, and `transformers.pipeline`
+know "ecg-question-answering". Everything else is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PUBLIC = {
     "EcgByteTokenizer": "ecgbyte_hf.models.tokenization_ecg_byte",
     "EcgCalibration": "ecgbyte_hf.models.tokenization_ecg_byte",
     "EcgError": "ecgbyte_hf.models.errors_ecg_byte",
-    "EcgLanguageModel": "ecgbyte_hf.evaluation.generate",
+    "EcgLanguageModel": "ecgbyte_hf.evaluation.language_model",
     "EcgRecord": "ecgbyte_hf.signal.records",
     "load_dataset": "ecgbyte_hf.data",
     "read_ecg": "ecgbyte_hf.signal.records",
@@ -30,7 +30,7 @@ __all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from ecgbyte_hf.data import load_dataset as load_dataset
-    from ecgbyte_hf.evaluation.generate import EcgLanguageModel as EcgLanguageModel
+    from ecgbyte_hf.evaluation.language_model import EcgLanguageModel as EcgLanguageModel
     from ecgbyte_hf.models.configuration_ecg_byte import EcgByteConfig as EcgByteConfig
     from ecgbyte_hf.models.errors_ecg_byte import EcgError as EcgError
     from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor as EcgByteFeatureExtractor
@@ -40,6 +40,20 @@ if TYPE_CHECKING:
     from ecgbyte_hf.signal.records import EcgRecord as EcgRecord
     from ecgbyte_hf.signal.records import read_ecg as read_ecg
 
+
+def _register_pipeline(module: Any) -> None:
+    """Register with `transformers.pipelines`, which imports torch and therefore waits until somebody wants it."""
+    from ecgbyte_hf.evaluation.pipeline import TASK, EcgLanguageModelLoader, EcgQuestionAnsweringPipeline
+
+    # Registering over another one is warned about, and a reload registers anew.
+    module.PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)
+    module.PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=EcgQuestionAnsweringPipeline, pt_model=EcgLanguageModelLoader, type="multimodal"
+    )
+
+
+# Here and not in `models`, which knows nothing of prompts and answers.
+_auto.REGISTRATIONS["transformers.pipelines"] = _register_pipeline
 _auto.register()
 
 

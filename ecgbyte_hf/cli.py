@@ -113,6 +113,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_extend_llm(add)
     _add_sft(add)
     _add_generate(add)
+    _add_ask(add)
     _add_evaluate(add)
     _add_compare(add)
     _add_plot(add)
@@ -929,14 +930,43 @@ def _add_generate(add: Adder) -> None:
     )
     command.add_argument("--record", metavar="PATH", help="one recording instead of a prepared folder")
     command.add_argument("--question", help="the question about --record")
-    command.add_argument("--batch-size", type=int, default=16, help="questions at a time (default: 16)")
+    command.add_argument("--batch-size", type=int, help="questions at a time (default: 16; vllm: 1024)")
     command.add_argument("--max-new-tokens", type=int, default=64, help="of the longest answer (default: 64)")
     command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
     command.add_argument("--seed", type=_seed, default=0, help="of the shuffled control")
+    _add_decoding(command)
+
+
+def _add_decoding(command: argparse.ArgumentParser) -> None:
+    decoding = command.add_argument_group("how answers are made")
+    decoding.add_argument(
+        "--shared-prefix",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compute an ECG once for all its questions: auto does where the model can and an ECG has several",
+    )
+    decoding.add_argument(
+        "--score-options",
+        choices=("none", "verify", "all"),
+        default="none",
+        help="also write the log-probability of every valid answer, of verify questions or of all (default: none)",
+    )
+    decoding.add_argument(
+        "--options-only",
+        action="store_true",
+        help="write nothing freely: the answer is the likeliest valid one, never several",
+    )
+    decoding.add_argument(
+        "--backend",
+        choices=("transformers", "vllm"),
+        default="transformers",
+        help="vllm needs the extra vllm and a whole model (`ecgbyte sft --merge`) (default: transformers)",
+    )
 
 
 def _generate(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter, report_path
+    from ecgbyte_hf.evaluation.backends import BATCH_SIZES, load_language_model
+    from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter, report_path
 
     if bool(options.record) == bool(options.data):
         _say("ecgbyte generate: give --data and --output, or --record and --question", stream=sys.stderr)
@@ -945,7 +975,16 @@ def _generate(options: argparse.Namespace) -> int:
     if not getattr(options, needed):
         _say(f"ecgbyte generate: {'--record' if options.record else '--data'} needs --{needed}", stream=sys.stderr)
         return 2
-    language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
+    if options.backend == "vllm" and (options.options_only or options.score_options != "none"):
+        _say("ecgbyte generate: --backend vllm scores no options", stream=sys.stderr)
+        return 2
+    language_model = load_language_model(
+        options.backend,
+        options.model,
+        ecg=options.ecg,
+        device=options.device,
+        max_new_tokens=options.max_new_tokens,
+    )
     if options.record:
         from ecgbyte_hf.signal.records import read_ecg
 
@@ -961,12 +1000,63 @@ def _generate(options: argparse.Namespace) -> int:
         prompter,
         prepared.template_options(),
         options.output,
-        batch_size=options.batch_size,
+        batch_size=BATCH_SIZES[options.backend] if options.batch_size is None else options.batch_size,
         max_new_tokens=options.max_new_tokens,
+        shared_prefix=options.shared_prefix,
+        score_options=options.score_options,
+        options_only=options.options_only,
     )
     cut = json.loads(report_path(path).read_text(encoding="utf-8"))["answers_at_limit"]
     _say(f"{len(rows)} answers in {path}" + (f", {cut} of them cut off at --max-new-tokens" if cut else ""))
     return 0
+
+
+def _add_ask(add: Adder) -> None:
+    command = add(
+        "ask",
+        _ask,
+        "Ask a model questions about one recording. Research use only.",
+        "ecgbyte ask --model sft 00001_hr 'Is the rhythm regular?' 'Which leads show ST changes?'",
+    )
+    command.add_argument("record", metavar="RECORD", help="the recording, in any format that `ecgbyte read` knows")
+    command.add_argument("questions", nargs="+", metavar="QUESTION", help="in quotes")
+    command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
+    command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
+    command.add_argument("--max-new-tokens", type=int, default=64, help="of the longest answer (default: 64)")
+    command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
+    from ecgbyte_hf.signal.records import read_ecg
+
+    record = read_ecg(options.record)
+    language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
+    if sys.stdout.isatty():
+        streamer = _answer_streamer(language_model.lm_tokenizer, options.questions)
+        language_model.answer_all(record, options.questions, max_new_tokens=options.max_new_tokens, streamer=streamer)
+        return 0
+    answers = language_model.answer_all(record, options.questions, max_new_tokens=options.max_new_tokens)
+    for question, answer in zip(options.questions, answers, strict=True):
+        _say(answer.text if len(answers) == 1 else f"{question}\n{answer.text}")
+    return 0
+
+
+def _answer_streamer(lm_tokenizer: Any, questions: Sequence[str]) -> Any:
+    """Writes each word when it is there; of several questions each before its answer."""
+    from transformers import TextStreamer
+
+    class AnswerStreamer(TextStreamer):  # type: ignore[misc]
+        """Gets the tokens of one prompt after another."""
+
+        _waiting = list(questions) if len(questions) > 1 else []
+
+        def put(self, value: Any) -> None:
+            if self.next_tokens_are_prompt and self._waiting:
+                _say(self._waiting.pop(0))
+            super().put(value)
+
+    return AnswerStreamer(lm_tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 def _add_evaluate(add: Adder) -> None:

@@ -122,7 +122,7 @@ class TestAnswers:
     def test_a_broken_run_goes_on_as_if_it_had_not(
         self, model, prompter, rows, options, tmp_path, monkeypatch, batch_size, stop_after
     ):
-        settings = {"batch_size": batch_size, "max_new_tokens": 6}
+        settings = {"batch_size": batch_size, "max_new_tokens": 6, "score_options": "verify"}
         whole = generate_answers(model, rows, prompter, options, tmp_path / "whole.jsonl", **settings)
         calls = []
         real = EcgLanguageModel.complete
@@ -138,7 +138,7 @@ class TestAnswers:
             generate_answers(model, rows, prompter, options, tmp_path / "broken.jsonl", **settings)
         assert not (tmp_path / "broken.jsonl").exists()
         partial = tmp_path / "broken.jsonl.partial"
-        assert len(partial.read_text().splitlines()) == 1 + stop_after * batch_size
+        assert len(partial.read_text().splitlines()) == 1 + sum(calls[:-1])
         with partial.open("a") as file:
             file.write('{"index": 3, "text": "ye')  # the machine went down while it was writing
         generate_answers(model, rows, prompter, options, tmp_path / "broken.jsonl", **settings)

@@ -1,0 +1,359 @@
+"""A language model with everything it needs to read an ECG and to answer, greedily and in batches."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
+from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+
+logger = logging.getLogger(__name__)
+
+# What a model's own generation_config.json may hold and what would make its answers other than the likeliest tokens.
+_GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote.
+
+    Attributes:
+        text: Without special tokens.
+        reached_limit: It did not end by itself, so that the text may be half an answer.
+        option_logprobs: The logarithm of the probability of each option that was scored, as the whole completion.
+    """
+
+    text: str
+    reached_limit: bool
+    option_logprobs: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class EcgLanguageModel:
+    """A language model with everything it needs to read an ECG.
+
+    Attributes:
+        model: The causal language model, adapter included.
+        lm_tokenizer: Its tokenizer.
+        processor: The `EcgByteProcessor`.
+        prompt: Wording and budget it was trained with.
+        source: Its folder and the identity of its weights; a broken run goes on with the same model only.
+    """
+
+    model: Any
+    lm_tokenizer: Any
+    processor: Any
+    prompt: EcgPrompt
+    source: str = ""
+
+    #: The back end's name in identities and reports.
+    backend = "transformers"
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str | Path,
+        *,
+        ecg: str | Path | None = None,
+        device: str | None = None,
+        dtype: Any = "auto",
+    ) -> EcgLanguageModel:
+        """Load a model folder: a whole model, or a PEFT adapter whose base was extended by `ecgbyte extend-llm`.
+
+        Args:
+            model_name_or_path: What `trl sft` wrote.
+            ecg: The folder with the ECG tokenizer and the prompt; by default `ecg_byte/` in the model's folder, or
+                in that of its adapter's base model.
+            device: Such as `"cuda"`; the best one there is by default.
+            dtype: Of the weights in memory; as they were saved by default.
+
+        Raises:
+            EcgDataError: no model or no ECG tokenizer is found; the message says where it was looked for.
+        """
+        parts = ModelFolder.find(model_name_or_path, ecg)
+
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model: Any = AutoModelForCausalLM.from_pretrained(parts.base or parts.folder, dtype=dtype)
+        if parts.base is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, parts.folder)
+        target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(target).eval(), *parts.load_texts())
+
+    @cached_property
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """Text to ids, the ECG of several questions once."""
+        return PromptTokenizer(self.lm_tokenizer, str(self.processor.tokenizer.eos_token))
+
+    def shared_prefix_obstacle(self) -> str | None:
+        """Why this model cannot compute an ECG once for all its questions; `None` where it can."""
+        from ecgbyte_hf.evaluation.shared_prefix import shared_prefix_obstacle
+
+        return shared_prefix_obstacle(self.model)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        shared_prefix: bool = False,
+        options: Sequence[Sequence[str] | None] | None = None,
+        options_only: bool = False,
+        streamer: Any = None,
+    ) -> list[Completion]:
+        """Greedy completions of a batch of prompts.
+
+        Args:
+            prompts: Texts as `EcgPrompt.render` writes them.
+            max_new_tokens: Longest answer.
+            shared_prefix: Compute the keys and values of an ECG once for all prompts that begin with it. In float32
+                the answers are those of separate prompts.
+            options: The answers whose probability is asked for, or `None`, for each prompt.
+            options_only: Write nothing: the answer is the likeliest option.
+            streamer: A transformers streamer: the prompts are completed one after another, and it gets each one's
+                tokens, those of the prompt first.
+
+        Raises:
+            EcgDataError: `options_only` for a prompt without options.
+        """
+        wanted = [list(each or ()) for each in options] if options is not None else [[] for _ in prompts]
+        if options_only and not all(wanted):
+            raise EcgDataError("options_only needs options for every prompt")
+        ids = [self.prompt_tokenizer.ids(text) for text in prompts]
+        answers = [[self._option_ids(option) for option in each] for each in wanted]
+        limit = 0 if options_only else max_new_tokens
+        if shared_prefix:
+            new, scores = self._complete_shared(prompts, ids, answers, limit, streamer)
+        else:
+            scores = self._score_separately(ids, answers)
+            new = self._generate_in_turns(ids, limit, streamer) if limit else [[] for _ in ids]
+        return [
+            self._completion(tokens, dict(zip(names, logprobs, strict=True)), options_only)
+            for tokens, names, logprobs in zip(new, wanted, scores, strict=True)
+        ]
+
+    def _completion(self, tokens: list[int], scores: dict[str, float], options_only: bool) -> Completion:
+        if options_only:
+            return Completion(max(scores, key=lambda option: scores[option]), False, scores)
+        text = self.lm_tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Completion(text, self.lm_tokenizer.eos_token_id not in tokens, scores or None)
+
+    def _option_ids(self, option: str) -> list[int]:
+        """An option as the completion that training would have made of it."""
+        completion = self.prompt.render_answer([option])
+        ids = self.lm_tokenizer(completion, add_special_tokens=False)["input_ids"]
+        return [*ids, self.lm_tokenizer.eos_token_id]
+
+    @property
+    def _pad_token_id(self) -> int:
+        pad = self.lm_tokenizer.pad_token_id
+        return int(self.lm_tokenizer.eos_token_id if pad is None else pad)
+
+    def _generate_in_turns(self, ids: list[list[int]], max_new_tokens: int, streamer: Any) -> list[list[int]]:
+        """New tokens of a batch, or of one prompt after another where they are streamed."""
+        turns = [ids] if streamer is None else [[each] for each in ids]
+        return [new for turn in turns for new in self._generate(turn, max_new_tokens, streamer)]
+
+    def _generate(self, ids: list[list[int]], max_new_tokens: int, streamer: Any) -> list[list[int]]:
+        """New tokens of each prompt by transformers' own `generate`."""
+        import torch
+
+        from ecgbyte_hf.evaluation.prompt_ids import padded
+
+        # Generation goes on at the right end, so padding must be on the left, whatever a tokenizer was saved with.
+        input_ids, mask = padded(ids, self._pad_token_id, side="left", device=self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=input_ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self.lm_tokenizer.eos_token_id,
+                pad_token_id=self._pad_token_id,
+                streamer=streamer,
+                **_GREEDY,
+            )
+        new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
+        return new
+
+    def _score_separately(self, ids: list[list[int]], answers: list[list[list[int]]]) -> list[list[float]]:
+        from ecgbyte_hf.evaluation.option_scores import score_separately
+
+        return score_separately(self.model, ids, answers, pad_token_id=self._pad_token_id, batch_size=len(ids))
+
+    def _complete_shared(
+        self,
+        prompts: Sequence[str],
+        ids: list[list[int]],
+        answers: list[list[list[int]]],
+        max_new_tokens: int,
+        streamer: Any,
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """New tokens and option scores of prompts, those with the same ECG in one row."""
+        from ecgbyte_hf.evaluation.shared_prefix import PrefixedQuestions, complete_and_score
+
+        by_head: dict[object, list[int]] = {}
+        for number, text in enumerate(prompts):
+            # Prompts without an ECG have nothing worth sharing: each is a row of its own.
+            by_head.setdefault(self.prompt_tokenizer.head(text) or number, []).append(number)
+        rows = []
+        for members in by_head.values():
+            length = common_prefix([ids[number] for number in members])
+            rows.append(
+                PrefixedQuestions(
+                    ids[members[0]][:length],
+                    [ids[number][length:] for number in members],
+                    [answers[number] for number in members],
+                )
+            )
+        made = complete_and_score(
+            self.model,
+            rows,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.lm_tokenizer.eos_token_id,
+            pad_token_id=self._pad_token_id,
+            streamer=streamer,
+        )
+        new: list[list[int]] = [[] for _ in prompts]
+        scores: list[list[float]] = [[] for _ in prompts]
+        for members, row in zip(by_head.values(), made, strict=True):
+            for number, tokens, logprobs in zip(members, *row, strict=True):
+                new[number], scores[number] = tokens, logprobs
+        return new, scores
+
+    def answer(self, record: Any, question: str, *, max_new_tokens: int = 64) -> str:
+        """The answer to one question about one recording.
+
+        A warning is logged where the ECG was cut in time to fit, and where the answer was cut off.
+
+        Args:
+            record: An `EcgRecord`, as `read_ecg` returns it.
+            question: Plain text.
+            max_new_tokens: Longest answer.
+        """
+        return self.answer_all(record, [question], max_new_tokens=max_new_tokens)[0].text
+
+    def answer_all(
+        self, record: Any, questions: Sequence[str], *, max_new_tokens: int = 64, streamer: Any = None
+    ) -> list[Completion]:
+        """The answers to several questions about one recording, which is read once; warnings as `answer` has them.
+
+        Args:
+            record: An `EcgRecord`.
+            questions: Plain texts.
+            max_new_tokens: Longest answer.
+            streamer: A transformers streamer; it gets the answers one after another.
+        """
+        signal = self.processor.feature_extractor.clean(record)
+        prompter = EcgPrompter(self.processor.tokenizer, self.lm_tokenizer, self.prompt, lambda _: signal)
+        prompts = [
+            prompter.prompt_for({"sample_id": number, "question": question, "ecg_id": [0]})
+            for number, question in enumerate(questions)
+        ]
+        shown = min((prompt.seconds or 0.0 for prompt in prompts if prompt.was_cut), default=None)
+        if shown is not None:
+            seconds = signal.shape[1] / self.processor.tokenizer.sampling_rate
+            logger.warning("the model was shown the first %.2f s of %.2f: more do not fit", shown, seconds)
+        completions = self.complete(
+            [prompt.text for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            shared_prefix=len(prompts) > 1 and self.shared_prefix_obstacle() is None,
+            streamer=streamer,
+        )
+        if any(completion.reached_limit for completion in completions):
+            logger.warning("the answer was cut off after %d tokens; raise max_new_tokens", max_new_tokens)
+        return completions
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where the parts of a language model are.
+
+    Attributes:
+        folder: The model or the adapter.
+        base: The base model of an adapter.
+        ecg_folder: The ECG tokenizer, the feature extractor and the prompt.
+    """
+
+    folder: Path
+    base: Path | None
+    ecg_folder: Path
+
+    @classmethod
+    def find(cls, folder: str | Path, ecg: str | Path | None = None) -> ModelFolder:
+        """Look for all parts.
+
+        Raises:
+            EcgDataError: no model or no ECG tokenizer is found.
+        """
+        folder = Path(folder)
+        base = _adapter_base(folder)
+        return cls(folder, base, _ecg_folder(folder, base, ecg))
+
+    def load_texts(self) -> tuple[Any, Any, EcgPrompt, str]:
+        """Everything but the weights: tokenizer, processor, prompt, and the identity of the weights."""
+        from transformers import AutoTokenizer
+
+        import ecgbyte_hf.models.auto  # noqa: F401  (registers the ECG classes)
+        from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+
+        has_own = (self.folder / "tokenizer.json").exists()
+        return (
+            AutoTokenizer.from_pretrained(self.folder if has_own else self.base or self.folder),
+            EcgByteProcessor.from_pretrained(self.ecg_folder),
+            EcgPrompt.load(self.ecg_folder),
+            _identity(self.folder),
+        )
+
+
+def _identity(folder: Path) -> str:
+    """A folder and a hash of its weight files' names, sizes and times."""
+    from ecgbyte_hf.data.questions import files_fingerprint
+
+    weights = [path for path in folder.resolve().glob("*.safetensors") if path.is_file()]
+    return f"{folder} {files_fingerprint(weights)}"
+
+
+def _adapter_base(folder: Path) -> Path | None:
+    """The base model of an adapter; `None` for a whole model."""
+    if not folder.is_dir():
+        raise EcgDataError(f"{folder} is not a folder with a language model")
+    config = folder / "adapter_config.json"
+    if not config.is_file():
+        return None
+    try:
+        return Path(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EcgDataError(f"{config}: expected JSON with base_model_name_or_path") from error
+
+
+def _ecg_folder(folder: Path, base: Path | None, ecg: str | Path | None) -> Path:
+    candidates = [Path(ecg)] if ecg else [folder / ECG_SUBFOLDER, *([base / ECG_SUBFOLDER] if base else [])]
+    for candidate in candidates:
+        if (candidate / PROMPT_FILE).is_file():
+            return candidate
+    looked = ", ".join(map(str, candidates))
+    raise EcgDataError(
+        f"no ECG tokenizer for {folder}: looked for {PROMPT_FILE} in {looked}; copy `{ECG_SUBFOLDER}/` from the "
+        "extended base model or name it with --ecg"
+    )
