@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from ecgbyte_hf.data.prepared import REPORT_FILE, PreparedData
 from ecgbyte_hf.data.questions import ecg_ids_of, question_table, rows_hash, rows_of
 from ecgbyte_hf.data.record_file import RecordWriter
+from ecgbyte_hf.data.record_metadata import METADATA_FILE, metadata_table, read_metadata
 from ecgbyte_hf.data.splits import overlap_report
 from ecgbyte_hf.data.workers import in_order, worker_pool
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
@@ -165,6 +166,7 @@ def prepare(
     duration: float,
     arguments: dict[str, Any],
     notes: Mapping[str, Any] | None = None,
+    metadata: Mapping[int, Mapping[str, Any]] | None = None,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
     """Read, clean and store every record once, and the questions whose records could all be used.
@@ -181,6 +183,7 @@ def prepare(
         duration: Seconds kept of each record; the rest is counted, shorter records are refused.
         arguments: For the report.
         notes: Further entries of the report.
+        metadata: What is known of records besides their signal; see `record_metadata.FIELDS`.
         options: `num_proc`: processes; the result does not depend on it. `records_per_part`: sources of each file of
             records. `overwrite`: begin anew in place of another job. `engine`: writes the parts in its own way,
             such as on several machines (`cluster.py`).
@@ -201,6 +204,7 @@ def prepare(
         duration=duration,
         arguments=arguments,
         notes=notes,
+        metadata=metadata,
         records_per_part=options.get("records_per_part", RECORDS_PER_PART),
         overwrite=options.get("overwrite", False),
     )
@@ -245,6 +249,7 @@ class PrepareJob:
         duration: float,
         arguments: dict[str, Any],
         notes: Mapping[str, Any] | None = None,
+        metadata: Mapping[int, Mapping[str, Any]] | None = None,
         records_per_part: int = RECORDS_PER_PART,
         overwrite: bool = False,
     ) -> PrepareJob:
@@ -261,6 +266,7 @@ class PrepareJob:
             twice = next(ecg_id for ecg_id, count in counts.items() if count > 1)
             raise EcgDataError(f"record {twice} comes twice; every record needs its own number")
         tables = {split: question_table(rows) for split, rows in questions.items()}
+        facts = metadata_table(metadata or {}, (source.ecg_id for source in listed))
         installed = versions()
         settings = {
             "records": len(listed),
@@ -272,11 +278,12 @@ class PrepareJob:
             "records_per_part": records_per_part,
             "arguments": _plain(arguments),
             "notes": _plain(dict(notes or {})),
+            "metadata": _hash_of(rows_of(facts)) if facts.num_rows else None,
             # Another version may clean in another way: half a folder of each would be neither.
             "versions": {name: installed[name] for name in ("ecgbyte-hf", "ecgbyte-rust-bpe")},
         }
         job = cls(Path(output_dir), listed, settings)
-        job._begin(overwrite, tables)
+        job._begin(overwrite, tables, facts)
         return job
 
     @classmethod
@@ -359,7 +366,7 @@ class PrepareJob:
         patients = {one.ecg_id: one.patient_id for one in self.sources if one.ecg_id not in unusable}
         usable, num_dropped = self._usable_questions(patients)
         report = self._report(made, refused, patients, usable, num_dropped)
-        self._put_in_place(usable)
+        self._put_in_place(usable, patients)
         write_json(self.folder / REPORT_FILE, report)
         shutil.rmtree(self._partial)
         if refused:
@@ -381,7 +388,7 @@ class PrepareJob:
     def _identity(self) -> str:
         return _hash_of([self.settings])
 
-    def _begin(self, overwrite: bool, tables: Mapping[str, pa.Table]) -> None:
+    def _begin(self, overwrite: bool, tables: Mapping[str, pa.Table], facts: pa.Table) -> None:
         if self.is_finished:
             shutil.rmtree(self._partial, ignore_errors=True)  # killed before it could do so itself
             return
@@ -400,6 +407,8 @@ class PrepareJob:
         (partial_dir / "questions").mkdir(parents=True, exist_ok=True)
         for split, table in tables.items():
             _write_table(table, partial_dir / "questions" / f"{split}.parquet")
+        if facts.num_rows:
+            _write_table(facts, partial_dir / METADATA_FILE)
         if self.is_on_files:
             columns = {name: [getattr(one, name) for one in self.sources] for name in _SOURCE_SCHEMA.names}
             _write_table(pa.table(columns, schema=_SOURCE_SCHEMA), partial_dir / "sources.parquet")
@@ -421,6 +430,7 @@ class PrepareJob:
         """Remove another job's work; killed in between, the same command goes on with it."""
         (self.folder / _CLEARING).touch()
         (self.folder / REPORT_FILE).unlink(missing_ok=True)  # first: without it nothing looks whole
+        (self.folder / METADATA_FILE).unlink(missing_ok=True)
         for name in (JOB_FOLDER, "records", "questions"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / _CLEARING).unlink()
@@ -501,7 +511,7 @@ class PrepareJob:
             "provenance": provenance("prepare", self.settings["arguments"]),
         }
 
-    def _put_in_place(self, usable: Mapping[str, pa.Table]) -> None:
+    def _put_in_place(self, usable: Mapping[str, pa.Table], ecg_ids: Iterable[int]) -> None:
         for name in ("records", "questions"):
             (self.folder / name).mkdir(exist_ok=True)
         for index in range(self.num_parts):
@@ -510,10 +520,15 @@ class PrepareJob:
                 (self._partial / name).replace(self.folder / "records" / name)
         for split, table in usable.items():
             _write_table(table, self.folder / "questions" / f"{split}.parquet")
+        if self.settings.get("metadata") is not None:
+            known = read_metadata(self._partial / METADATA_FILE)
+            _write_table(metadata_table(known, ecg_ids), self.folder / METADATA_FILE)
         self.feature_extractor.save_pretrained(self.folder)
         write_json(self.folder / "template_options.json", self.settings["template_options"])
 
     def _all_there(self, report: dict[str, Any]) -> bool:
+        if self.settings.get("metadata") is not None and not (self.folder / METADATA_FILE).is_file():
+            return False
         sizes = (entry["bytes"] for entry in report["parts"])
         return all(
             _size_of(self.folder / "records" / f"{_part_name(index)}.parquet") == size

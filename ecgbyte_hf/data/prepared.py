@@ -4,6 +4,7 @@
 
     records/part-*.parquet     ecg_id, patient_id, name, sampling_rate, signal (leads x samples, float32 mV)
     questions/<split>.parquet  ECG-QA rows
+    metadata.parquet           ecg_id, age, sex, device, site, where the data set tells them
     template_options.json      the valid answers of every template
     preprocessor_config.json   the feature extractor that cleaned the records
     report.json                counts, refusals with their reasons, overlaps, versions, arguments
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.record_file import RecordFile
+from ecgbyte_hf.data.record_metadata import METADATA_FILE, read_metadata
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 #: Written last: a folder without it is not whole.
@@ -127,6 +129,18 @@ class PreparedData:
         """The valid answers of every template."""
         stored = _read_json(self.folder / "template_options.json")
         return {int(key): value for key, value in stored.items()}
+
+    def metadata(self) -> dict[int, dict[str, Any]]:
+        """What the data set tells about its records.
+
+        Returns:
+            For each ECG of which something is known `age` (years; 90 stands for more than 89), `sex` (`"male"` or
+            `"female"`), `device` and `site`, each None if unknown. Empty where the data set tells nothing.
+
+        Raises:
+            EcgDataError: the file is damaged.
+        """
+        return read_metadata(self.folder / METADATA_FILE)
 
     def check_processor(self, processor: Any) -> None:
         """Refuse an ECG processor that cleans in another way than these records were cleaned.

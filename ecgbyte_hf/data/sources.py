@@ -28,6 +28,7 @@ from ecgbyte_hf.data.preparation import PrepareOptions, RecordSource, prepare
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.ptb_xl import main_table
 from ecgbyte_hf.data.questions import ecg_ids_of, question_table
+from ecgbyte_hf.data.record_metadata import read_ptb_xl_metadata
 from ecgbyte_hf.data.simulator import AXIS_DEGREES, SimulatedLabels, draw_labels, record_rng, simulate
 from ecgbyte_hf.data.splits import (
     Folds,
@@ -298,6 +299,7 @@ def prepare_ecg_qa(
         template_options=read_template_options(Path(data_dir) / half / "answers_for_each_template.csv"),
         duration=duration,
         source=f"ecg_qa {' '.join(configs)}",
+        facts=read_ptb_xl_metadata(_patient_tables(Path(signals_dir), metadata)) if half == "ptbxl" else None,
         **options,
     )
 
@@ -408,6 +410,7 @@ def prepare_ptb_xl(
         template_options=label_template_options(labels.label_sets) if questions == "labels" else {},
         duration=duration,
         source=f"ptb_xl records{sampling_rate} {questions}",
+        facts=read_ptb_xl_metadata([main_table(data_dir), *further]),
         # The paper's folds are PTB-XL's too: by patient, and divided already.
         applied=replace(division, splits="published") if is_reference else division,
         notes=notes,
@@ -565,6 +568,7 @@ def _prepare_files(
     applied: Division | None = None,
     notes: Mapping[str, Any] | None = None,
     count: Callable[[Mapping[str, pa.Table]], dict[str, Any]] | None = None,
+    facts: Mapping[int, Mapping[str, Any]] | None = None,
     **options: Unpack[PrepareOptions],
 ) -> PreparedData:
     """Divide the questions, and prepare the records asked about that are there.
@@ -598,6 +602,7 @@ def _prepare_files(
             **(count(divided) if count else {}),
             "splits": division.splits,
         },
+        metadata=facts,
         **options,
     )
 
@@ -620,7 +625,7 @@ def _recordings(
 ) -> tuple[dict[int, Path], dict[int, str | None]]:
     """Path and patient of the ECGs that questions of one half of ECG-QA may refer to."""
     if half == "ptbxl":
-        patients = read_patients([Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"])
+        patients = read_patients(_patient_tables(signals_dir, metadata))
         asked = {ecg_id for table in tables.values() for ids in ecg_ids_of(table) for ecg_id in ids}
         return {ecg_id: signals_dir / ptb_xl_path(ecg_id) for ecg_id in asked}, patients
     lists = [Path(path) for path in metadata] or [signals_dir / "record_list.csv"]
@@ -629,6 +634,10 @@ def _recordings(
         {ecg_id: signals_dir / path for ecg_id, (path, _) in found.items()},
         {ecg_id: patient for ecg_id, (_, patient) in found.items()},
     )
+
+
+def _patient_tables(signals_dir: Path, metadata: Sequence[str | Path]) -> list[Path]:
+    return [Path(path) for path in metadata] or [signals_dir / "ptbxl_database.csv"]
 
 
 def _mimic_options(

@@ -108,6 +108,12 @@ class WindowedData(PreparedData):
             for window in range(count)
         ]
 
+    def metadata(self) -> dict[int, dict[str, Any]]:
+        """What the data set tells about the record of each window; see `PreparedData.metadata`."""
+        count = self.windows_per_record
+        known = super().metadata()
+        return {record * count + window: facts for record, facts in known.items() for window in range(count)}
+
     def train_ecg_ids(self) -> list[int]:
         """Windows of the records that training questions refer to."""
         return self.ids_of_records(super().train_ecg_ids())

@@ -14,8 +14,17 @@ from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.evaluation.controls import majority_predictions
 from ecgbyte_hf.evaluation.generate import read_predictions
+from ecgbyte_hf.evaluation.groups import score_groups
+from ecgbyte_hf.evaluation.label_scores import (
+    VerifyQuestions,
+    auc_difference,
+    probability_of_yes,
+    score_labels,
+    verify_questions,
+)
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
 from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
+from ecgbyte_hf.evaluation.statements import StatementList, score_statements
 from ecgbyte_hf.evaluation.statistics import paired_difference
 from ecgbyte_hf.evaluation.text_metrics import TextOptions, answer_text_metrics, load_text_metrics
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError
@@ -25,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 # A rule answers some questions only, so it is compared on those and is no control for all.
 CONTROLS_OVER_ALL = ("majority", "question_only", "zero_signal", "shuffled")
+#: Questions whose answer is a text that states findings.
+REPORT_TYPES = ("report", "conversation")
+
+Row = Mapping[str, Any]
 
 
 def evaluate_predictions(
@@ -33,6 +46,8 @@ def evaluate_predictions(
     *,
     controls: Mapping[str, str | Path],
     output: str | Path,
+    systems: Mapping[str, str | Path] | None = None,
+    statements: str | Path | None = None,
     with_rule: bool = True,
     text: TextOptions | None = None,
     n_resamples: int = 2000,
@@ -46,6 +61,9 @@ def evaluate_predictions(
         predictions: What `ecgbyte generate` wrote.
         controls: Prediction files by name: `question_only`, `zero_signal`, `shuffled`.
         output: JSON file to write.
+        systems: Prediction files of other systems on the same questions by name, such as a supervised network. They
+            stand beside the model and are no controls.
+        statements: File of labels and phrases to look for in reports; see `statements.py`. Ours by default.
         with_rule: Also answer by rule what a rule can (needs neurokit2).
         text: Also compare the answers as texts (needs the extra `eval`).
         n_resamples: Bootstrap resamples of each interval.
@@ -54,17 +72,26 @@ def evaluate_predictions(
 
     Returns:
         The report: `split`, `exact_match`, `answers_at_limit`, `controls`, `best_control`,
-        `difference_to_best_control`, `by_attribute`, `rule`; with `text` also `text_metrics`: `model`, and the same
-        of each control.
+        `difference_to_best_control`, `by_attribute`, `rule`; `groups` (by sex, age, device and site; see `groups.py`);
+        where there are yes/no questions `labels` (see `label_scores.py`: `systems` by name, and `differences` of macro
+        AUC, the model less each); where there are reports `statements` (see `statements.py`); with `systems` also
+        `systems`: name -> `exact_match` and `difference`, the model less this system; with `text` also
+        `text_metrics`: `model`, and the same of each control and system.
 
     Raises:
-        EcgDataError: the predictions are not all questions of one split, or those of a control are not the same.
+        EcgDataError: the predictions are not all questions of one split, or those of another file are not the same.
     """
     if unknown := sorted(set(controls) - (set(CONTROLS_OVER_ALL) - {"majority"})):
         raise EcgDataError(
             f"got controls named {', '.join(unknown)}, expected question_only, zero_signal or shuffled (majority and "
             "rule are computed)"
         )
+    systems = systems or {}
+    if taken := sorted(set(systems) & {"model", "rule", *CONTROLS_OVER_ALL}):
+        raise EcgDataError(
+            f"got a system named {', '.join(taken)}, which is a control or the model; name it otherwise"
+        )
+    phrases = StatementList.load(statements)
     if text is not None:
         load_text_metrics()  # what is not installed is said before the work
     rows = read_predictions(predictions)
@@ -74,15 +101,12 @@ def evaluate_predictions(
     scored_controls = {
         "majority": score_rows(_with_predictions(rows, majority_predictions(prepared.questions("train"), rows)))
     }
-    for name, path in controls.items():
-        control_rows = read_predictions(path)
-        if _questions(control_rows) != _questions(rows):
-            raise EcgDataError(f"{path} does not answer the questions of {predictions} in the same order")
-        scored_controls[name] = score_rows(control_rows)
+    scored_controls |= {name: _scored_file(path, rows, predictions) for name, path in controls.items()}
+    scored_systems = {name: _scored_file(path, rows, predictions) for name, path in systems.items()}
     options = {"n_resamples": n_resamples, "seed": seed}
     summary = summarise(scored, **options)
-    at_limit = {"model": _count_at_limit(rows)}
-    at_limit.update({name: _count_at_limit(control) for name, control in scored_controls.items() if name in controls})
+    everybody = {"model": scored, **scored_controls, **scored_systems}
+    at_limit = {name: _count_at_limit(answers) for name, answers in everybody.items() if name != "majority"}
     report: dict[str, Any] = {
         "split": split,
         **summary,
@@ -96,16 +120,37 @@ def evaluate_predictions(
         name: _against_best_control(name, scored, scored_controls, clusters, **options)
         for name in sorted({row["attribute_type"] for row in rows})
     }
+    questions = verify_questions(scored, **options)
+    if questions is not None:
+        report["labels"] = _label_report(questions, everybody)
+    report["groups"] = score_groups(
+        prepared.metadata(),
+        scored,
+        scored_controls,
+        questions=questions,
+        probability=None if questions is None else probability_of_yes(questions, scored, "model"),
+        **options,
+    )
+    if scored_systems:
+        report["systems"] = {
+            name: _system_report(name, answers, scored, clusters, report.get("labels"), **options)
+            for name, answers in scored_systems.items()
+        }
+    if reports := [index for index, row in enumerate(rows) if row["question_type"] in REPORT_TYPES]:
+        written = {name: [answers[index] for index in reports] for name, answers in everybody.items()}
+        report["statements"] = score_statements(written["model"], phrases, written, **options)
     if text is not None:
         report["text_metrics"] = {
             name: answer_text_metrics(answers, text, computed=name == "majority")
-            for name, answers in {"model": scored, **scored_controls}.items()
+            for name, answers in everybody.items()
         }
     if with_rule:
         report["rule"] = _rule_report(prepared, rows, scored, clusters, num_proc=num_proc, **options)
     arguments = {
         "predictions": str(predictions),
         "controls": {name: str(path) for name, path in controls.items()},
+        "systems": {name: str(path) for name, path in systems.items()},
+        "statements": None if statements is None else str(statements),
         "text": None if text is None else asdict(text),
         **options,
     }
@@ -116,6 +161,43 @@ def evaluate_predictions(
     )
     write_json(output, report)
     return report
+
+
+def _scored_file(path: str | Path, rows: Sequence[Row], predictions: str | Path) -> list[dict[str, Any]]:
+    """Another file's answers to the model's questions, scored."""
+    answers = read_predictions(path)
+    if _questions(answers) != _questions(rows):
+        raise EcgDataError(f"{path} does not answer the questions of {predictions} in the same order")
+    return score_rows(answers)
+
+
+def _label_report(questions: VerifyQuestions, everybody: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    scores = {name: score_labels(questions, answers, system=name) for name, answers in everybody.items()}
+    differences = {name: auc_difference(questions, scores["model"], one) for name, one in scores.items()}
+    return {
+        "questions": questions.num_verify,
+        "without_label": questions.without_label,
+        "other_answer": questions.other_answer,
+        "systems": {name: one.report for name, one in scores.items()},
+        "differences": {name: one for name, one in differences.items() if one is not None and name != "model"},
+    }
+
+
+def _system_report(
+    name: str,
+    answers: Sequence[Row],
+    scored: Sequence[Row],
+    clusters: Sequence[int],
+    labels: Mapping[str, Any] | None,
+    **options: Any,
+) -> dict[str, Any]:
+    return {
+        **summarise(answers, **options),
+        "difference": {
+            "exact_match": _paired(scored, answers, clusters, **options),
+            "macro_auc": labels["differences"].get(name) if labels else None,
+        },
+    }
 
 
 def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
@@ -246,17 +328,18 @@ def report_lines(report: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]
 
     Values are in %; a line may be shorter or longer than the header.
     """
-    controls = list(report["controls"])
+    beside = {**report["controls"], **_exact_match_of_systems(report)}
+    controls = list(beside)
     header = ["questions", "n", "model", "95 % interval", *controls]
     lines = [header]
     overall = report["exact_match"]
     lines.append(
         ["all", str(overall["n"]), percent(overall["overall"]), _interval(overall["ci95"])]
-        + [percent(report["controls"][name]["overall"]) for name in controls]
+        + [percent(beside[name]["overall"]) for name in controls]
     )
     for group in ("by_type", "by_attribute"):
         for name, value in overall[group].items():
-            others = [report["controls"][control][group][name]["value"] for control in controls]
+            others = [beside[control][group][name]["value"] for control in controls]
             lines.append(
                 [name, str(value["n"]), percent(value["value"]), _interval(value["ci95"]), *map(percent, others)]
             )
@@ -268,11 +351,51 @@ def report_lines(report: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]
             + [""] * len(controls)
             + [f"rule {percent(rule['exact_match']['overall'])}"]
         )
+    lines += _auc_lines(report.get("labels", {}), controls)
+    lines += _statement_lines(report.get("statements", {}), controls)
     lines += _text_lines(report.get("text_metrics", {}), controls)
     cut = {name: count for name, count in report["answers_at_limit"].items() if count}
-    remarks = [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
+    remarks = [f"{name} is another system on the same questions, no control" for name in report.get("systems", {})]
+    remarks += [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
     left_out = report.get("text_metrics", {}).get("model", {}).get("left_out", {})
     return lines, remarks + [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+
+
+def _exact_match_of_systems(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one["exact_match"] for name, one in report.get("systems", {}).items()}
+
+
+def _auc_lines(labels: Mapping[str, Any], beside: Sequence[str]) -> list[list[str]]:
+    """The macro AUC of every attribute type; the others only where they have probabilities."""
+    systems = labels.get("systems", {})
+    lines = []
+    for group, mine in systems.get("model", {}).get("by_attribute", {}).items():
+        values = [systems[name]["by_attribute"][group].get("macro_auc") for name in ("model", *beside)]
+        if not any(value and value["value"] is not None for value in values):
+            continue
+        count = sum(label["n"] for label in mine["labels"].values())
+        over = next(value["labels"] for value in values if value)
+        ours, *others = values
+        name = f"macro AUC, {group} ({over} of {len(mine['labels'])} labels)"
+        lines.append([name, str(count), *_value_and_interval(ours), *(_value_and_interval(one)[0] for one in others)])
+    return lines
+
+
+def _statement_lines(statements: Mapping[str, Any], beside: Sequence[str]) -> list[list[str]]:
+    lines = []
+    for kind in ("micro", "macro") if statements else ():
+        values = [statements["systems"][name][f"{kind}_f1"] for name in ("model", *beside)]
+        name = f"statements, {kind} F1"
+        others = [_value_and_interval(value)[0] for value in values[1:]]
+        lines.append([name, str(statements["n"]), *_value_and_interval(values[0]), *others])
+    return lines
+
+
+def _value_and_interval(found: Mapping[str, Any] | None) -> list[str]:
+    """Two cells, empty where there is no value."""
+    if found is None or found["value"] is None:
+        return ["", ""]
+    return [percent(found["value"]), _interval(found["ci95"]) if found["ci95"] else ""]
 
 
 #: Name in the table -> convention and metric in the report.

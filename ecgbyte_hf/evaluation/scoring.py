@@ -109,7 +109,8 @@ def score_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         the rows with `parsed` (sorted list of options, or None), `correct`, `unparsed`, and `gold_outside_options`:
         the right answer is not among the options, so that no prediction can be correct. An empty prediction is wrong
-        and stays in.
+        and stays in. Where a question has no options, such as one for a report, the whole text must be the answer's,
+        but for case and white space.
 
     Raises:
         EcgDataError: a row without `options` or `prediction`.
@@ -119,8 +120,13 @@ def score_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         missing = {"options", "prediction"} - set(row)
         if missing:
             raise EcgDataError(f"{_name(row)} lacks {sorted(missing)}: score the rows that generation wrote")
-        parsed = parse_answer(row["prediction"] or "", row["options"])
         gold = gold_answer(row)
+        if not row["options"]:
+            is_same = normalise(row["prediction"] or "") == normalise(" ".join(row["answer"]))
+            flags = {"parsed": None, "correct": is_same, "unparsed": False, "gold_outside_options": False}
+            scored.append({**row, **flags})
+            continue
+        parsed = parse_answer(row["prediction"] or "", row["options"])
         scored.append(
             {
                 **row,
