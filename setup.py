@@ -38,6 +38,7 @@ REQUIRES = [
 EXTRAS = {
     "train": ["accelerate>=1.10", "peft>=0.21,<1", "trl>=1.16,<2"],
     "eval": ["bert-score>=0.3.13", "evaluate>=0.4.6", "nltk>=3.9", "rouge-score>=0.1.2", "sacrebleu>=2.4,<3"],
+    "baselines": ["scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
     "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],

@@ -114,6 +114,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_sft(add)
     _add_generate(add)
     _add_ask(add)
+    _add_baseline(add)
     _add_evaluate(add)
     _add_compare(add)
     _add_plot(add)
@@ -1057,6 +1058,78 @@ def _answer_streamer(lm_tokenizer: Any, questions: Sequence[str]) -> Any:
             super().put(value)
 
     return AnswerStreamer(lm_tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def _add_baseline(add: Adder) -> None:
+    command = add(
+        "baseline",
+        _baseline,
+        "Train a supervised model of the signal on the labels that yes/no questions ask about, and answer with it.",
+        "ecgbyte baseline --data prepared --kind resnet1d --output resnet1d.jsonl\n"
+        "  ecgbyte baseline --data prepared --kind bigram --tokenizer ecg-byte --output bigram.jsonl",
+    )
+    command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
+    _add_window(command)
+    command.add_argument(
+        "--kind",
+        choices=("resnet1d", "bigram"),
+        required=True,
+        help="a one-dimensional ResNet, or logistic regression on counts of neighbouring symbols, without their order",
+    )
+    command.add_argument("--split", default="test", help="questions to answer (default: test)")
+    command.add_argument(
+        "--output", required=True, metavar="FILE", help="JSON Lines file; the report goes beside it as .report.json"
+    )
+    command.add_argument("--tokenizer", metavar="DIR", help="bigram: what `ecgbyte train-tokenizer` wrote")
+    command.add_argument(
+        "--epochs",
+        type=int,
+        help="resnet1d: exactly so many (default: the best of 12 on validation, or 12 without it)",
+    )
+    command.add_argument(
+        "--c",
+        type=float,
+        metavar="C",
+        help="bigram: inverse strength of the penalty (default: the best of four on validation, or 0.001 without it)",
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="of the ResNet")
+    command.add_argument("--num-threads", type=int, help="threads (default: all)")
+    command.add_argument("--device", metavar="NAME", help="resnet1d: cuda or cpu (default: the best there is)")
+
+
+#: Options of `baseline` that only one kind has.
+_BASELINE_OPTIONS = {"tokenizer": "bigram", "c": "bigram", "epochs": "resnet1d", "device": "resnet1d"}
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    surplus = [
+        f"--{name}"
+        for name, kind in _BASELINE_OPTIONS.items()
+        if kind != options.kind and getattr(options, name) is not None
+    ]
+    if surplus or (options.kind == "bigram" and not options.tokenizer):
+        what = f"leave out {', '.join(surplus)}" if surplus else "give --tokenizer, whose symbols are counted"
+        _say(f"ecgbyte baseline --kind {options.kind}: {what}", stream=sys.stderr)
+        return 2
+    from ecgbyte_hf.evaluation.signal_baselines import BaselineOptions, answer_by_baseline
+
+    report = answer_by_baseline(
+        _open_prepared(options),
+        options.output,
+        kind=options.kind,
+        split=options.split,
+        processor=_load_processor(options.tokenizer) if options.tokenizer else None,
+        options=BaselineOptions(options.epochs, options.c, options.seed, options.num_threads, options.device),
+    )
+    for split, macro in report["macro_auc"].items():
+        parts = {"all labels": macro, **macro["by_attribute"]}
+        for name, mean in parts.items():
+            if mean["labels"]:
+                _say(f"{split} {name}: macro AUC {mean['value']:.3f} over {mean['labels']} labels")
+    unanswered = sum(report["unanswered"].values())
+    without = f", {unanswered} of them empty" if unanswered else ""
+    _say(f"{report['questions']} answers in {options.output}{without}; {sum(report['seconds'].values()):.0f} s")
+    return 0
 
 
 def _add_evaluate(add: Adder) -> None:
