@@ -55,11 +55,11 @@ def encode_rows(
         prompter: Writes the rows.
         splits: Splits to write.
         row_format: `"text"` writes `prompt`/`completion`, with the right `answer` and the question's valid `options`
-            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels` with several questions
-            about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
-            the ECG further. `"shared"` writes rows for `ecgbyte sft` in which none sees another
+            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels` with questions about
+            the same ECG behind one another, each of which sees those before it, as many as fit without cutting the
+            ECG further. `"shared"` writes rows for `ecgbyte sft` in which none sees another
             (`ecgbyte_hf.data.shared_rows`). Default: text, and grouped for more than one question per row.
-        questions_per_row: Most questions in a row: 1 of text, at least 2 of grouped; of shared all that fit, by default.
+        questions_per_row: Most questions in a row: 1 of text, 2 or more of grouped; of shared by default all that fit.
         max_row_tokens: Most tokens of a shared row. Grouped rows keep the prompt's `max_length`.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
@@ -99,8 +99,7 @@ def encode_rows(
             )
             schema = TEXT_SCHEMA
         elif row_format == "shared":
-            most = {"questions_per_row": questions_per_row, "max_row_tokens": max_row_tokens}
-            made = shared_rows(prompter, rows, rng, **most)
+            made = shared_rows(prompter, rows, rng, questions_per_row=questions_per_row, max_row_tokens=max_row_tokens)
             schema = SHARED_SCHEMA
         else:
             groups = group_by_ecg(rows, questions_per_row or 1, rng)

@@ -162,7 +162,12 @@ def _groups(asked: list[_Asked], most: int | None, max_row_tokens: int) -> Itera
 
 def _row(group: list[_Asked]) -> dict[str, list[int]]:
     shared = group[0].shared
-    row = dict(zip(SHARED_COLUMNS, (list(shared), [-100] * len(shared), list(range(len(shared))), [0] * len(shared))))
+    row = {
+        TOKEN_COLUMN: list(shared),
+        "labels": [-100] * len(shared),
+        "position_ids": list(range(len(shared))),
+        SEGMENT_COLUMN: [0] * len(shared),
+    }
     for segment, one in enumerate(group, start=1):
         row[TOKEN_COLUMN] += [*one.question, *one.answer]
         row["labels"] += [*[-100] * len(one.question), *one.answer]

@@ -102,7 +102,8 @@ class SharedPrefixCollator:
         EcgError: another `attn_implementation`, such as flash_attention_2, which takes no such mask.
 
     Example:
-        >>> row = {"token_ids": [5, 6, 7], "labels": [-100, -100, 7], "position_ids": [0, 1, 2], "segment_ids": [0, 1, 1]}
+        >>> row = {"token_ids": [5, 6, 7], "labels": [-100, -100, 7], "position_ids": [0, 1, 2]}
+        >>> row["segment_ids"] = [0, 1, 1]
         >>> SharedPrefixCollator(pad_token_id=0)([row])["attention_mask"].shape
         torch.Size([1, 1, 3, 3])
     """

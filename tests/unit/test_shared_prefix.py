@@ -136,6 +136,7 @@ class TestSameGradient:
         batch = SharedPrefixCollator(2, attn_implementation=None, pack=True)(rows)
         assert_the_same(loss_and_gradient(model, batch), expected)
 
+    @pytest.mark.slow
     def test_flex_attention(self, model_of, rows, expected_of, monkeypatch):
         """Without a gradient, which it does not have on a CPU, and not compiled, which takes a minute."""
         from torch.nn.attention.flex_attention import flex_attention
@@ -280,6 +281,7 @@ class TestSft:
         for name in ("loss", "grad_norm", "num_tokens"):
             assert accumulated[name] == pytest.approx(whole[name], rel=1e-5), name
 
+    @pytest.mark.slow
     def test_a_resumed_run_ends_like_a_whole_one(self, train):
         from safetensors.torch import load_file
 
