@@ -78,7 +78,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ecgbyte_hf", "ecgbyte_hf.*"]),
-    package_data={"ecgbyte_hf": ["py.typed"]},
+    package_data={"ecgbyte_hf": ["py.typed", "evaluation/statements.yaml"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -117,6 +118,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_baseline(add)
     _add_evaluate(add)
     _add_compare(add)
+    _add_seeds(add)
     _add_plot(add)
     return parser, commands
 
@@ -1151,12 +1153,29 @@ def _add_evaluate(add: Adder) -> None:
         help="answers of a control: question_only, zero_signal or shuffled; may be repeated",
     )
     command.add_argument(
-        "--output", required=True, metavar="FILE", help="JSON report; its table goes beside it as .md"
+        "--system",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="answers of another system, such as a supervised network, to stand beside the model; may be repeated",
     )
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON report; its tables go beside it as .md")
     command.add_argument(
         "--model-name",
         metavar="NAME",
         help="also write .model_index.yaml, the scores for this model's card on the Hub",
+    )
+    command.add_argument(
+        "--dataset-id",
+        metavar="USER/NAME",
+        help="also write .eval_results.yaml, the scores on this data set of the Hub for the model's repository",
+    )
+    command.add_argument("--dataset-revision", metavar="COMMIT", help="of --dataset-id")
+    command.add_argument("--source-url", metavar="URL", help="where this evaluation is described, for --dataset-id")
+    command.add_argument(
+        "--statements",
+        metavar="FILE",
+        help="YAML (label: phrases) or CSV (label, phrase) of what to look for in reports (default: our own list)",
     )
     command.add_argument("--no-rule", action="store_true", help="leave out the rule (it needs neurokit2)")
     _add_text_metrics(command)
@@ -1190,7 +1209,12 @@ def _given_text_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
-    from ecgbyte_hf.evaluation.report_files import markdown_path, write_report_files
+    from ecgbyte_hf.evaluation.report_files import (
+        check_dataset_id,
+        eval_results,
+        markdown_path,
+        write_report_files,
+    )
     from ecgbyte_hf.evaluation.text_metrics import TextOptions
 
     given = _given_text_options(options)
@@ -1198,23 +1222,33 @@ def _evaluate(options: argparse.Namespace) -> int:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         _say(f"ecgbyte evaluate: {flags} needs --text-metrics", stream=sys.stderr)
         return 2
-    controls: dict[str, str] = {}
+    if not options.dataset_id and (options.dataset_revision or options.source_url):
+        _say("ecgbyte evaluate: --dataset-revision and --source-url need --dataset-id", stream=sys.stderr)
+        return 2
+    controls, systems = _named_files(options.control), _named_files(options.system)
     for text in options.control:
-        name, separator, path = text.partition("=")
-        if not separator or name not in CONTROLS_OVER_ALL or name == "majority":
+        name = text.partition("=")[0]
+        if name not in controls or name not in CONTROLS_OVER_ALL or name == "majority":
             _say(
                 f"ecgbyte evaluate: --control {text!r} is not NAME=FILE with NAME question_only, zero_signal or "
                 "shuffled (majority is computed)",
                 stream=sys.stderr,
             )
             return 2
-        controls[name] = path
+    for text in options.system:
+        if text.partition("=")[0] not in systems:
+            _say(f"ecgbyte evaluate: --system {text!r} is not NAME=FILE", stream=sys.stderr)
+            return 2
+    if options.dataset_id:
+        check_dataset_id(options.dataset_id)
     markdown_path(options.output)  # refused before the work
     prepared = _open_prepared(options)
     report = evaluate_predictions(
         prepared,
         options.predictions,
         controls=controls,
+        systems=systems,
+        statements=options.statements,
         output=options.output,
         with_rule=not options.no_rule,
         text=TextOptions(**given) if options.text_metrics else None,
@@ -1223,10 +1257,27 @@ def _evaluate(options: argparse.Namespace) -> int:
         num_proc=options.num_proc,
     )
     data_set = prepared.report.get("source", prepared.folder.name)
-    written = write_report_files(report, options.output, data_set=data_set, model_name=options.model_name)
+    results = None
+    if options.dataset_id:
+        results = eval_results(
+            report,
+            dataset_id=options.dataset_id,
+            revision=options.dataset_revision,
+            source_url=options.source_url,
+            date=datetime.now(UTC).date().isoformat(),
+        )
+    written = write_report_files(
+        report, options.output, data_set=data_set, model_name=options.model_name, results=results
+    )
     _say(report_table(report))
     _say(f"saved {', '.join(map(str, [options.output, *written]))}")
     return 0
+
+
+def _named_files(given: Sequence[str]) -> dict[str, str]:
+    """Files by name, of those options that are NAME=FILE."""
+    parts = [text.partition("=") for text in given]
+    return {name: path for name, separator, path in parts if name and separator and path}
 
 
 def _add_compare(add: Adder) -> None:
@@ -1257,6 +1308,24 @@ def _compare(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     _say(comparison_table(comparison))
+    return 0
+
+
+def _add_seeds(add: Adder) -> None:
+    command = add(
+        "seeds",
+        _seeds,
+        "Mean, standard deviation and t-interval of the reports of several training seeds.",
+        "ecgbyte seeds seed-0/report.json seed-1/report.json seed-2/report.json --output seeds.json",
+    )
+    command.add_argument("reports", nargs="+", metavar="REPORT", help="what `ecgbyte evaluate` wrote for each seed")
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON file")
+
+
+def _seeds(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.evaluation.seeds import seeds_table, summarise_seeds
+
+    _say(seeds_table(summarise_seeds(options.reports, output=options.output)))
     return 0
 
 

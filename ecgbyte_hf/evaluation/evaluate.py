@@ -229,7 +229,9 @@ def _count_at_limit(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _with_predictions(rows: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
-    return [{**row, "prediction": text} for row, text in zip(rows, predictions, strict=True)]
+    """The questions with another one's answers; the probabilities of the first do not come along."""
+    questions = [{name: value for name, value in row.items() if name != "option_logprobs"} for row in rows]
+    return [{**row, "prediction": text} for row, text in zip(questions, predictions, strict=True)]
 
 
 def _paired(

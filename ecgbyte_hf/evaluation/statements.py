@@ -257,9 +257,7 @@ def _from_yaml(text: str, path: Path) -> dict[str, list[str]]:
     for label, value in content.items():
         texts = value if isinstance(value, list) else [value]
         if not all(isinstance(one, str) for one in (label, *texts)):
-            raise EcgDataError(
-                f"{path}: {label!r} has {value!r:.60}, expected phrases; put no, yes and numbers in quotes"
-            )
+            raise EcgDataError(f"{path}: {label!r} has {value!r:.60}, expected phrases; quote no, yes and numbers")
         phrases[str(label)] = texts
     return phrases
 
