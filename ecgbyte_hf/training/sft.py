@@ -161,7 +161,7 @@ def merge_adapter(base: str, adapter: Path, output_dir: Path, **load_options: An
 
 def _train(options: _Options, parts: Path) -> Path:
     from transformers import EarlyStoppingCallback
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from trl import get_peft_config, get_quantization_config
 
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
@@ -186,16 +186,15 @@ def _train(options: _Options, parts: Path) -> Path:
         peft_config.trainable_token_indices = _ecg_token_ids(model.model_name_or_path, processor, model.model_revision)
     checkpoint = _checkpoint(training)
     rows = _load_rows(options)
-    with _said_in_one_line():
-        trainer: Any = SFTTrainer(
-            model=model.model_name_or_path,
-            args=training,
-            train_dataset=rows[script.dataset_train_split],
-            eval_dataset=rows[script.dataset_test_split] if training.eval_strategy != "no" else None,
-            quantization_config=get_quantization_config(model),
-            peft_config=peft_config,
-            callbacks=[EarlyStoppingCallback(ecg.early_stopping_patience)] if ecg.early_stopping_patience else None,
-        )
+    trainer: Any = _make_trainer(
+        model=model.model_name_or_path,
+        args=training,
+        train_dataset=rows[script.dataset_train_split],
+        eval_dataset=rows[script.dataset_test_split] if training.eval_strategy != "no" else None,
+        quantization_config=get_quantization_config(model),
+        peft_config=peft_config,
+        callbacks=[EarlyStoppingCallback(ecg.early_stopping_patience)] if ecg.early_stopping_patience else None,
+    )
     output_layer = trainer.model.get_output_embeddings()
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
@@ -205,7 +204,6 @@ def _train(options: _Options, parts: Path) -> Path:
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         save_ecg_parts(output_dir, processor, prompt)
-        write_training_log(output_dir, trainer.state.log_history, _arguments(options), data=script.dataset_name)
         if ecg.merge:
             if trainer.is_deepspeed_enabled:
                 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -214,11 +212,20 @@ def _train(options: _Options, parts: Path) -> Path:
                 unset_hf_deepspeed_config()
             merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
             save_ecg_parts(merged, processor, prompt)
+        # Last: who finds it knows that all is there.
+        write_training_log(output_dir, trainer.state.log_history, _arguments(options), data=script.dataset_name)
     trainer.accelerator.wait_for_everyone()
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
     trainer.end()
     return output_dir
+
+
+def _make_trainer(**given: Any) -> Any:
+    from trl import SFTTrainer
+
+    with _said_in_one_line():
+        return SFTTrainer(**given)
 
 
 def _launch(arguments: Sequence[str]) -> int:
@@ -318,7 +325,7 @@ def _check_distribution(options: _Options) -> None:
 
 def _arguments(options: _Options) -> dict[str, Any]:
     """All options by name; the trainer's own leave the Hub's token out."""
-    given = [asdict(part) for part in (options.script, options.model, options.ecg)]
+    given = [asdict(part) for part in (options.script, options.model, options.mixture, options.ecg)]
     return {name: value for part in [*given, options.training.to_dict()] for name, value in part.items()}
 
 
