@@ -166,7 +166,7 @@ def _train(options: _Options, parts: Path) -> Path:
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
     from ecgbyte_hf.training.extend_llm import save_ecg_parts
-    from ecgbyte_hf.training.training_log import write_training_log
+    from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
 
     script, training, model, ecg = options.script, options.training, options.model, options.ecg
     prompt = EcgPrompt.load(parts)
@@ -199,8 +199,10 @@ def _train(options: _Options, parts: Path) -> Path:
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
         output_layer.bias = None
-    trainer.train(resume_from_checkpoint=checkpoint)
     output_dir = Path(training.output_dir)
+    if trainer.is_world_process_zero():
+        (output_dir / LOG_FILE).unlink(missing_ok=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         save_ecg_parts(output_dir, processor, prompt)
