@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,6 +72,8 @@ def run_sft(arguments: Sequence[str]) -> int:
 
 def train(arguments: Sequence[str]) -> Path:
     """Train in this process; `output_dir` is then a folder for `ecgbyte generate --model`.
+
+    `training_log.json` and `loss.png` there show how the loss went.
 
     Args:
         arguments: Options as on the command line, `--config FILE` among them.
@@ -161,12 +165,13 @@ def merge_adapter(base: str, adapter: Path, output_dir: Path, **load_options: An
 
 def _train(options: _Options, parts: Path) -> Path:
     from transformers import EarlyStoppingCallback
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from trl import get_peft_config, get_quantization_config
 
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
     from ecgbyte_hf.training import shared_prefix
     from ecgbyte_hf.training.extend_llm import save_ecg_parts
+    from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
 
     script, training, model, ecg = options.script, options.training, options.model, options.ecg
     prompt = EcgPrompt.load(parts)
@@ -180,6 +185,7 @@ def _train(options: _Options, parts: Path) -> Path:
         **(training.model_init_kwargs or {}),
     }
     training.model_init_kwargs = load_options
+    _check_distribution(options)
     peft_config: Any = get_peft_config(model)
     if ecg.train_ecg_rows:
         peft_config.trainable_token_indices = _ecg_token_ids(model.model_name_or_path, processor, model.model_revision)
@@ -193,7 +199,7 @@ def _train(options: _Options, parts: Path) -> Path:
         collator = _shared_prefix_collator(options)
     elif ecg.pack_shared_rows:
         raise EcgError("--pack_shared_rows needs rows of `ecgbyte encode --row-format shared`; for others --packing")
-    trainer: Any = SFTTrainer(
+    trainer: Any = _make_trainer(
         model=model.model_name_or_path,
         args=training,
         train_dataset=train_rows,
@@ -209,14 +215,23 @@ def _train(options: _Options, parts: Path) -> Path:
         output_layer.bias = None
     if collator is not None:
         shared_prefix.prepare_trainer(trainer)
-    trainer.train(resume_from_checkpoint=checkpoint)
     output_dir = Path(training.output_dir)
+    if trainer.is_world_process_zero():
+        (output_dir / LOG_FILE).unlink(missing_ok=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         save_ecg_parts(output_dir, processor, prompt)
         if ecg.merge:
+            if trainer.is_deepspeed_enabled:
+                from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+                # With ZeRO-3, from_pretrained would share the base out to all processes, which are not here.
+                unset_hf_deepspeed_config()
             merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
             save_ecg_parts(merged, processor, prompt)
+        # Last: who finds it knows that all is there.
+        write_training_log(output_dir, trainer.state.log_history, _arguments(options), data=script.dataset_name)
     trainer.accelerator.wait_for_everyone()
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
@@ -224,14 +239,23 @@ def _train(options: _Options, parts: Path) -> Path:
     return output_dir
 
 
+def _make_trainer(**given: Any) -> Any:
+    from trl import SFTTrainer
+
+    with _said_in_one_line():
+        return SFTTrainer(**given)
+
+
 def _launch(arguments: Sequence[str]) -> int:
     """Start `ecgbyte sft` again under `accelerate launch`; what TRL's parser does not know is for the launch."""
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
     options, from_file, from_line = parse_options(arguments)
     ecg_parts(options.model.model_name_or_path, revision=options.model.model_revision)
-    for_launch = resolve_accelerate_config_argument([*from_file, *from_line])
+    with _said_in_one_line():
+        for_launch = resolve_accelerate_config_argument([*from_file, *from_line])
     inner = _without(list(arguments), from_line)
     launch_arguments, unknown = launch_command_parser().parse_known_args(
         [*for_launch, "--quiet", "--module", "ecgbyte_hf.cli", "sft", *inner]
@@ -239,10 +263,28 @@ def _launch(arguments: Sequence[str]) -> int:
     if unknown:
         raise EcgError(f"unknown: {' '.join(unknown)}; try `ecgbyte sft --help`")
     try:
-        launch_command(launch_arguments)
+        with _said_in_one_line():
+            launch_command(launch_arguments)
     except SystemExit as ended:  # the inner process has said why
         return int(ended.code or 0)
+    except ChildFailedError as ended:  # and so has one of several
+        return int(ended.get_first_failure()[1].exitcode or 1)
     return 0
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """What TRL, PEFT and accelerate refuse as our error, with the option that helps where one is known."""
+    try:
+        with warnings.catch_warnings():
+            # PEFT sets it right by itself, for the Conv1D of GPT-2.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
+            yield
+    except ValueError as error:
+        text = " ".join(str(error).split())
+        if "target_modules" in text or "Target modules" in text:
+            text += " `--lora_target_modules all-linear` takes all linear layers but the output's, in any model."
+        raise EcgError(text) from error
 
 
 def _without(items: list[str], removed: Sequence[str]) -> list[str]:
@@ -270,6 +312,39 @@ def _check_options(options: _Options) -> None:
                 "--early_stopping_patience needs --load_best_model_at_end true, and the same --eval_strategy and "
                 "--save_strategy, steps or epoch: else the last model is kept and not the best"
             )
+
+
+def _check_distribution(options: _Options) -> None:
+    """What accelerate would pass over, or fail at in its depths."""
+    from accelerate.utils import DistributedType
+    from transformers import AutoConfig
+
+    sharded = [
+        name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
+    ]
+    if not sharded:
+        return
+    model = options.model
+    found = options.training.distributed_state.distributed_type
+    if found in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise EcgError(
+            f"{sharded[0]} shares a model out to GPUs, and there is none here; for CPUs take "
+            "scripts/recipes/accelerate/ddp_cpu.yaml"
+        )
+    if options.ecg.train_ecg_rows and sharded[0] == "FSDP":
+        config = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+        if config.get_text_config().tie_word_embeddings:
+            # accelerate 1.15 and PEFT 0.21: the trained rows, which both layers hold, would be shared out twice.
+            raise EcgError(
+                "--train_ecg_rows does not go with FSDP for a model whose input and output embeddings are tied; "
+                "leave it out, or take scripts/recipes/accelerate/ddp.yaml"
+            )
+
+
+def _arguments(options: _Options) -> dict[str, Any]:
+    """All options by name; the trainer's own leave the Hub's token out."""
+    given = [asdict(part) for part in (options.script, options.model, options.mixture, options.ecg)]
+    return {name: value for part in [*given, options.training.to_dict()] for name, value in part.items()}
 
 
 def _check_length(max_length: int | None, prompt: Any) -> None:

@@ -1,0 +1,97 @@
+"""How the loss went: `training_log.json` and `loss.png` in a trained model's folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.provenance import provenance, read_object, write_json
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "training_log.json"
+FIGURE_FILE = "loss.png"
+# Okabe and Ito's blue and vermilion, for all kinds of colour vision.
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
+
+History = Sequence[dict[str, Any]]
+
+
+def write_training_log(
+    folder: str | Path, history: History, arguments: dict[str, Any], *, data: str | Path | None = None
+) -> Path:
+    """Write the trainer's log as JSON, and the curve of its losses where matplotlib is installed.
+
+    Args:
+        folder: Folder of the trained model.
+        history: The trainer's `state.log_history`, from the first step on, before a break too.
+        arguments: Options of the training.
+        data: Folder of the rows; the hash of its data is noted.
+
+    Returns:
+        The JSON file.
+    """
+    hashes = None
+    if data is not None and (encoded := read_object(Path(data) / "encode.json")):
+        hashes = encoded.get("provenance", {}).get("data_hash")
+    block = provenance("sft", arguments, data_hash=hashes)
+    path = write_json(Path(folder) / LOG_FILE, {"history": list(history), "provenance": block})
+    if losses(history, "loss"):
+        _draw(history, Path(folder) / FIGURE_FILE)
+    return path
+
+
+def losses(history: History, name: str) -> list[tuple[int, float]]:
+    """Steps and values of `loss` (training) or `eval_loss` (validation), in nats per answer token."""
+    return [(entry["step"], entry[name]) for entry in history if name in entry]
+
+
+def plot_loss(history: History) -> Any:
+    """Training loss by step, and validation loss with its lowest value marked.
+
+    Args:
+        history: The trainer's `state.log_history`.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        EcgDataError: no training loss was logged.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    training, validation = losses(history, "loss"), losses(history, "eval_loss")
+    if not training:
+        raise EcgDataError("no training loss was logged; set --logging_steps to less than the steps of the training")
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(*zip(*training, strict=True), color=_BLUE, linewidth=1.2, label="training")
+    if len(training) == 1:
+        axis.plot(*training[0], "o", color=_BLUE)
+    if validation:
+        best = min(validation, key=lambda point: point[1])
+        axis.plot(*zip(*validation, strict=True), "o-", color=_ORANGE, markersize=4, label="validation")
+        axis.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=_ORANGE)
+        axis.set_title(f"lowest validation loss {best[1]:.4f} at step {best[0]}", fontsize=10)
+        axis.legend(frameon=False)
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss (nats per answer token)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    return figure
+
+
+def _draw(history: History, path: Path) -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        logger.warning("%s was not drawn: it needs matplotlib, `pip install 'ecgbyte-hf[plot]'`", path)
+        return
+    from ecgbyte_hf.interpretation.figures import save_figure
+
+    save_figure(plot_loss(history), path)

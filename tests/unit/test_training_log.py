@@ -1,0 +1,59 @@
+"""The log and the loss curve of a training."""
+
+import json
+import sys
+
+import pytest
+
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.training.training_log import losses, plot_loss, write_training_log
+
+HISTORY = [
+    {"loss": 3.0, "step": 1},
+    {"loss": 2.0, "step": 2},
+    {"eval_loss": 2.5, "step": 2},
+    {"loss": 1.0, "step": 3},
+    {"eval_loss": 2.75, "step": 3},
+    {"train_loss": 2.0, "step": 3},
+]
+
+
+def test_losses_by_step():
+    assert losses(HISTORY, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert losses(HISTORY, "eval_loss") == [(2, 2.5), (3, 2.75)]
+
+
+def test_figure_shows_both_and_the_best():
+    (axis,) = plot_loss(HISTORY).axes
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in axis.lines]
+    assert drawn == [[(1, 3.0), (2, 2.0), (3, 1.0)], [(2, 2.5), (3, 2.75)], [(2, 2.5)]]
+    assert axis.get_title() == "lowest validation loss 2.5000 at step 2"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation"]
+
+
+def test_one_step_is_a_point():
+    (axis,) = plot_loss(HISTORY[:1]).axes
+    assert any(line.get_marker() == "o" for line in axis.lines)
+
+
+def test_nothing_logged():
+    with pytest.raises(EcgDataError, match="no training loss was logged"):
+        plot_loss(HISTORY[-1:])
+
+
+def test_files(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "encode.json").write_text('{"provenance": {"data_hash": {"train": "abc"}}}')
+    path = write_training_log(tmp_path, HISTORY, {"learning_rate": 1e-3}, data=tmp_path / "rows")
+    content = json.loads(path.read_text())
+    assert path.name == "training_log.json" and content["history"] == HISTORY
+    assert content["provenance"]["arguments"] == {"learning_rate": 1e-3}
+    assert content["provenance"]["data_hash"] == {"train": "abc"}
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_matplotlib(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_training_log(tmp_path, HISTORY, {}, data="user/rows-on-the-hub")
+    assert (tmp_path / "training_log.json").is_file() and not (tmp_path / "loss.png").exists()
+    assert "pip install 'ecgbyte-hf[plot]'" in caplog.text
