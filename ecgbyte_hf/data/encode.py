@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
+from ecgbyte_hf.data.ecg_chat import conversation_questions
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
@@ -30,6 +31,11 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+MESSAGES_SCHEMA = pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *list(TEXT_SCHEMA)[2:]])
+CONVERSATION_SCHEMA = pa.schema([("messages", _MESSAGES), ("sample_id", pa.int64()), ("ecg_id", pa.list_(pa.int64()))])
+#: What a row is written as.
+ROW_FORMATS = ("text", "grouped", "messages")
 _CHUNK = 1024
 
 
@@ -39,7 +45,9 @@ def encode_rows(
     prompter: EcgPrompter,
     *,
     splits: list[str],
-    questions_per_row: int = 1,
+    row_format: str | None = None,
+    questions_per_row: int | None = None,
+    turns: str = "first",
     question_types: list[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -50,9 +58,14 @@ def encode_rows(
         output_dir: Folder to write.
         prompter: Writes the rows.
         splits: Splits to write.
-        questions_per_row: 1 writes `prompt`/`completion` text, with the right `answer` and the question's valid
-            `options` for a reward (`ecgbyte_hf.training.rewards`); more writes `input_ids`/`labels` with up to that
-            many questions about the same ECG behind one another, as many as fit without cutting the ECG further.
+        row_format: `"text"` writes `prompt`/`completion`, with the right `answer` and the question's valid `options`
+            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels`, several questions
+            about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
+            the ECG further. `"messages"` writes the columns of text rows with lists of messages, for trainers that
+            apply the model's chat template. Default: text, and grouped for more than one question per row.
+        questions_per_row: Most questions in a row: 1 of text and messages, at least 2 of grouped.
+        turns: What is taken of conversations: see `ecg_chat.conversation_questions`. `"all"` writes tokenised rows
+            with loss on every answer, or the column `messages` for TRL with `assistant_only_loss`.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
 
@@ -60,11 +73,12 @@ def encode_rows(
         Counts by split, the budget's cuts among them.
 
     Raises:
-        EcgDataError: a split is empty, or the folder holds rows of something else.
+        EcgDataError: a split is empty, the folder holds rows of something else, or formats that do not go together.
         BudgetError: a row does not fit.
     """
     from tqdm.auto import tqdm
 
+    row_format = _row_format(row_format, questions_per_row, turns)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -80,20 +94,23 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
-        if questions_per_row == 1:
-            made: Iterator[dict[str, Any]] = (
-                {**prompter.training_row(row), "answer": row["answer"], "options": _options(row, template_options)}
-                for row in rows
-            )
-            schema = TEXT_SCHEMA
-        else:
-            groups = group_by_ecg(rows, questions_per_row, np.random.default_rng(seed))
-            made = (row for group in groups for row in prompter.grouped_rows(group))
+        asked = [one for row in rows for one in conversation_questions(row, turns)]
+        if row_format == "grouped":
+            groups = group_by_ecg(asked, questions_per_row or 1, np.random.default_rng(seed))
+            made: Iterator[dict[str, Any]] = (row for group in groups for row in prompter.grouped_rows(group))
             schema = TOKEN_SCHEMA
+        else:
+            make, schema = _single_row(prompter, row_format, turns)
+            made = (
+                {**make(row), "answer": row["answer"], "options": _options(row, template_options)}
+                if "answer" in schema.names
+                else make(row)
+                for row in asked
+            )
         written[split] = output_dir / f".{split}.parquet.partial"
-        total = len(rows) if questions_per_row == 1 else None
+        total = len(asked) if row_format != "grouped" else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
-        counts[split] = {"questions": len(rows), **prompter.report.to_dict()}
+        counts[split] = {"questions": len(asked), **prompter.report.to_dict()}
     _replace_rows(output_dir, written)
     report = {
         "splits": counts,
@@ -104,7 +121,9 @@ def encode_rows(
                 "data": str(prepared.folder),
                 "window_seconds": prepared.window_seconds,
                 "splits": splits,
+                "row_format": row_format,
                 "questions_per_row": questions_per_row,
+                "turns": turns,
                 "question_types": question_types,
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
@@ -115,6 +134,33 @@ def encode_rows(
     }
     write_json(output_dir / "encode.json", report)
     return report
+
+
+def _row_format(row_format: str | None, questions_per_row: int | None, turns: str) -> str:
+    """What is meant where no format is named; grouped rows have several questions and others one."""
+    chosen = row_format or ("text" if questions_per_row in (None, 1) else "grouped")
+    if chosen not in ROW_FORMATS:
+        raise EcgDataError(f"unknown row format {chosen!r}; known: {', '.join(ROW_FORMATS)}")
+    if chosen in ("text", "messages") and questions_per_row not in (None, 1):
+        raise EcgDataError(f"got {questions_per_row} questions per row of {chosen}, expected 1; choose grouped")
+    if chosen == "grouped" and (questions_per_row is None or questions_per_row < 2):
+        raise EcgDataError(f"got {questions_per_row} questions per grouped row, expected at least 2: say how many")
+    if turns == "all" and chosen == "grouped":
+        raise EcgDataError("a row with all turns of a conversation takes no further questions; leave out the grouping")
+    return chosen
+
+
+def _single_row(
+    prompter: EcgPrompter, row_format: str, turns: str
+) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], pa.Schema]:
+    """What makes one row of one question, or of one conversation, and the row's columns."""
+    if turns == "all":
+        if row_format == "messages":
+            return prompter.conversation_messages_row, CONVERSATION_SCHEMA
+        return prompter.conversation_row, TOKEN_SCHEMA
+    if row_format == "messages":
+        return prompter.messages_row, MESSAGES_SCHEMA
+    return prompter.training_row, TEXT_SCHEMA
 
 
 def _options(row: dict[str, Any], template_options: dict[int, list[str]]) -> list[str]:
