@@ -299,6 +299,12 @@ def _add_prepare(add: Adder) -> None:
         help="with --test-fold: to train on (default: those of 1 to 8 that are not tested or validated on)",
     )
     questions.add_argument(
+        "--chat-file",
+        default="pretrain_mimic.json",
+        metavar="NAME",
+        help="ECG-Chat's conversations in --data-dir (default: pretrain_mimic.json)",
+    )
+    questions.add_argument(
         "--translate",
         nargs="?",
         const="Helsinki-NLP/opus-mt-de-en",
@@ -361,6 +367,7 @@ _PREPARE_OPTIONS = {
     "validation_fold": ("ptb_xl",),
     "train_folds": ("ptb_xl",),
     "translate": ("ptb_xl",),
+    "chat_file": ("ecg_chat",),
     "rate": ("ptb_xl",),
     "records": ("synthetic",),
 }
@@ -494,7 +501,7 @@ def _prepared(options: argparse.Namespace) -> Any:
     shared["ecg_qa_dir"] = options.ecg_qa_dir
     if options.source == "mimic_iv_ecg":
         return sources.prepare_mimic_iv_ecg(options.output, **shared)
-    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, **shared)
+    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, file=options.chat_file, **shared)
 
 
 def _extractor(options: argparse.Namespace) -> Any:
@@ -744,15 +751,29 @@ def _add_encode(add: Adder) -> None:
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
     rows.add_argument(
         "--row-format",
-        choices=("text", "grouped", "shared"),
-        help="text: a question each; grouped: several behind one another; shared: all of an ECG, which do not see one "
-        "another, for `ecgbyte sft` (default: text, or grouped for more than 1 question per row)",
+        choices=("text", "grouped", "messages", "shared"),
+        help="text or messages: a question each, as text or for the model's chat template; grouped: several behind "
+        "one another; shared: all of an ECG, which do not see one another, for `ecgbyte sft` (default: text, or "
+        "grouped for more than 1 question per row)",
     )
     rows.add_argument(
         "--questions-per-row", type=int, metavar="N", help="at most (default: 1 of text, all that fit of shared)"
     )
     rows.add_argument(
         "--max-row-tokens", type=int, default=4096, metavar="N", help="of shared rows, at most (default: 4096)"
+    )
+    rows.add_argument(
+        "--turns",
+        choices=("first", "separate", "history", "all"),
+        default="first",
+        help="of ECG-Chat's conversations: the first question, as in the paper; each question by itself, or behind "
+        "those before it; or all in one row with loss on every answer (default: first)",
+    )
+    rows.add_argument(
+        "--context",
+        nargs="+",
+        choices=("age", "sex"),
+        help="tell the patient's before the question (default: as given to extend-llm, or nothing)",
     )
     rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
     rows.add_argument("--seed", type=_seed, default=0, help="of the grouping")
@@ -795,9 +816,9 @@ def _encode(options: argparse.Namespace) -> int:
         _say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
         _say(f"  {seconds['total']:.1f} s: {shares}")
         return 0
-    from ecgbyte_hf.training.extend_llm import load_prompter
+    from ecgbyte_hf.training.extend_llm import keep_settings, load_prompter
 
-    prompter = load_prompter(options.model, prepared, view=options.view)
+    prompter = load_prompter(options.model, prepared, view=options.view, context=options.context)
     splits = options.splits or [split for split in ("train", "validation") if split in prepared.splits]
     report = encode_rows(
         prepared,
@@ -807,9 +828,11 @@ def _encode(options: argparse.Namespace) -> int:
         row_format=options.row_format,
         questions_per_row=options.questions_per_row,
         max_row_tokens=options.max_row_tokens,
+        turns=options.turns,
         question_types=options.question_types,
         seed=options.seed,
     )
+    keep_settings(options.model, prompter.prompt)
     for split, counts in report["splits"].items():
         _say(f"{split}: {counts['questions']} questions in {counts['rows']} rows")
         if counts["rows_with_ecg_cut"]:
@@ -835,6 +858,25 @@ def _add_extend_llm(add: Adder) -> None:
     command.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
     command.add_argument("--reserve", type=int, default=64, help="tokens of these kept free for the answer")
     command.add_argument(
+        "--prompt-format",
+        choices=("plain", "chat"),
+        default="plain",
+        help="the question as plain text, or in the chat template of an Instruct model (default: plain)",
+    )
+    command.add_argument("--system-prompt", metavar="TEXT", help="with --prompt-format chat: the system's message")
+    command.add_argument(
+        "--context",
+        nargs="+",
+        choices=("age", "sex"),
+        help="tell the patient's before the question (default: as the first `encode` says)",
+    )
+    command.add_argument(
+        "--window-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="the model is for windows of this length, 0 for whole records (default: as the first `encode` says)",
+    )
+    command.add_argument(
         "--init",
         choices=("spread", "mean"),
         default="spread",
@@ -856,7 +898,12 @@ def _extend_llm(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.training.extend_llm import extend_llm
 
-    prompt = EcgPrompt(max_length=options.max_length, reserve=options.reserve)
+    prompt = EcgPrompt(
+        max_length=options.max_length,
+        reserve=options.reserve,
+        context=options.context,
+        window_seconds=options.window_seconds,
+    )
     processor = _load_processor(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model
@@ -870,6 +917,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
             processor,
             options.output,
             prompt=prompt,
+            prompt_format=options.prompt_format,
+            system_prompt=options.system_prompt,
             init=options.init,
             seed=options.seed,
             dtype=options.dtype,

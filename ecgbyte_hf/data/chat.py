@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgbyte_hf.data.chat_template import added_bos
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, VocabularyError
 from ecgbyte_hf.models.processing_ecg_byte import encode_within_budget
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.data.prepared import PreparedData
 
 # What the model is shown in place of the ECG it is asked about.
 ECG_VIEWS = ("true", "question_only", "zero_signal", "shuffled")
@@ -96,9 +101,15 @@ class EcgPrompter:
         view: `"true"`, or what the controls show instead: `"question_only"` (no ECG block), `"zero_signal"`,
             `"shuffled"` (the ECG that `substitutes` names).
         substitutes: ECG number to the number of the ECG shown in its place, for `"shuffled"`.
+        context_of: ECG number to what is known of its patient, for prompts with a `context`. Every view shows the
+            context of the ECG that is asked about, so that a control knows all that the model knows but the ECG.
+
+    A row is a question about ECGs: `question`, `answer`, `ecg_id`, `sample_id`, and `history` where it goes on with a
+    conversation, as `conversation_questions` gives it.
 
     Raises:
         VocabularyError: the language model has other ECG tokens than the ECG tokenizer.
+        EcgDataError: the prompt has a context and there is no `context_of`.
     """
 
     def __init__(
@@ -110,20 +121,54 @@ class EcgPrompter:
         *,
         view: str = "true",
         substitutes: Mapping[int, int] | None = None,
+        context_of: Callable[[int], Mapping[str, Any]] | None = None,
     ) -> None:
         if view not in ECG_VIEWS:
             raise ValueError(f"unknown view {view!r}; known: {', '.join(ECG_VIEWS)}")
         if (view == "shuffled") != (substitutes is not None):
             raise ValueError("substitutes, a mapping of ECG numbers, belong to the view 'shuffled' and to no other")
         _check_ecg_tokens(ecg_tokenizer, lm_tokenizer)
+        if prompt.context and context_of is None:
+            raise EcgDataError(
+                f"prompts of this model tell {' and '.join(prompt.context)} of the patient; pass them as context_of"
+            )
         self.ecg_tokenizer = ecg_tokenizer
         self.lm_tokenizer = lm_tokenizer
         self.prompt = prompt
         self.view = view
         self.report = BudgetReport()
         self._signal_of = signal_of
+        self._context_of = context_of
         self.substitutes = None if substitutes is None else dict(substitutes)
         self._blocks: dict[tuple[tuple[int, ...], int], _EcgBlock] = {}
+
+    @classmethod
+    def for_prepared(
+        cls,
+        ecg_tokenizer: Any,
+        lm_tokenizer: Any,
+        prompt: EcgPrompt,
+        prepared: PreparedData,
+        *,
+        view: str = "true",
+        substitutes: Mapping[int, int] | None = None,
+    ) -> EcgPrompter:
+        """The prompter that takes signals, and the context where the prompt has one, of a prepared folder.
+
+        Raises:
+            VocabularyError: the language model has other ECG tokens than the ECG tokenizer.
+            EcgDataError: the model is for windows of another length, or the folder tells nothing of the patients.
+        """
+        prompt.check_windows(prepared.window_seconds)
+        return cls(
+            ecg_tokenizer,
+            lm_tokenizer,
+            prompt,
+            prepared.signal,
+            view=view,
+            substitutes=substitutes,
+            context_of=_context_of(prepared, prompt.context) if prompt.context else None,
+        )
 
     def prompt_for(self, row: dict[str, Any]) -> RenderedPrompt:
         """The prompt of one question, the same in training and in generation.
@@ -160,6 +205,61 @@ class EcgPrompter:
             "ecg_id": row["ecg_id"],
         }
 
+    def messages_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """`prompt` and `completion` as lists of messages, for trainers that apply the model's chat template.
+
+        With the template that `extend_llm` saved they become the ids of `training_row`, with its end of answer.
+
+        Raises:
+            BudgetError: question or answer do not fit; the message names the row.
+            EcgDataError: the model was not extended for a chat.
+            VocabularyError: its tokenizer has another chat template by now.
+        """
+        messages = self._messages(row)
+        made = self.training_row(row)
+        self._check_chat_template(messages[:-1], made["prompt"], add_generation_prompt=True)
+        self._check_chat_template(messages, made["prompt"] + made["completion"] + self._end)
+        return {**made, "prompt": messages[:-1], "completion": messages[-1:]}
+
+    def conversation_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A question and its `history` in one tokenised row: every answer and its end carry loss, nothing else does.
+
+        Returns:
+            `input_ids` and `labels` (-100 without loss); the ids are those of `training_row` for the same question.
+
+        Raises:
+            BudgetError: the conversation or its last answer do not fit; the message names the row.
+            VocabularyError: the tokenizer joins a question and an answer.
+        """
+        parts, answer_tokens = self._conversation(row)
+        input_ids = list(self.lm_tokenizer(parts[0])["input_ids"])
+        labels = [-100] * len(input_ids)
+        for place, part in enumerate(parts[1:]):  # an answer, its end, a question, ...
+            ids = self._ids(part)
+            input_ids += ids
+            labels += [-100] * len(ids) if place % 3 == 2 else ids
+        if input_ids != self.lm_tokenizer("".join(parts))["input_ids"]:
+            raise VocabularyError(
+                f"sample {row['sample_id']}: the language model's tokenizer does not divide the turns where one ends "
+                "and the next begins; change the wording in ecg_prompt.json"
+            )
+        prompt = self.prompt_for(row)
+        self.report.add(prompt, prompt.num_tokens + answer_tokens)
+        return {"input_ids": input_ids, "labels": labels}
+
+    def conversation_messages_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A question and its `history` as one list of `messages`, for trainers that apply the model's chat template.
+
+        With TRL's `assistant_only_loss` they become the ids and labels of `conversation_row`.
+
+        Raises:
+            As `messages_row` and `conversation_row`.
+        """
+        messages = self._messages(row)
+        self.conversation_row(row)
+        self._check_chat_template(messages, "".join(self._conversation(row)[0]))
+        return {"messages": messages, "sample_id": row["sample_id"], "ecg_id": row["ecg_id"]}
+
     def grouped_rows(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Several questions about the same ECGs in one tokenised row, so that the ECG is read once.
 
@@ -193,7 +293,9 @@ class EcgPrompter:
             question: list[int] = []
             answer = [*self._ids(self._answer(row)[0]), self.lm_tokenizer.eos_token_id]
             if taken:
-                question = self._ids(self.prompt.render("", row["question"]))
+                if row.get("history"):
+                    break
+                question = self._ids(self.prompt.render_next(row["question"]))
                 if len(input_ids) + len(question) + len(answer) > self.prompt.max_length:
                     break
                 if block is not None:
@@ -218,16 +320,68 @@ class EcgPrompter:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
     def _prompt_around(self, row: dict[str, Any], block: _EcgBlock | None, text_tokens: int) -> RenderedPrompt:
+        text = "".join(self._parts(row, self._ecg_text(block)))
         if block is None:
-            return RenderedPrompt(self.prompt.render("", row["question"]), text_tokens)
-        ecg = "".join(self.ecg_tokenizer.ecg_text(part) for part in block.ids)
-        num_tokens = text_tokens + block.num_tokens
-        return RenderedPrompt(self.prompt.render(ecg, row["question"]), num_tokens, block.seconds, block.was_cut)
+            return RenderedPrompt(text, text_tokens)
+        return RenderedPrompt(text, text_tokens + block.num_tokens, block.seconds, block.was_cut)
+
+    def _ecg_text(self, block: _EcgBlock | None) -> str:
+        return "" if block is None else "".join(self.ecg_tokenizer.ecg_text(part) for part in block.ids)
+
+    def _parts(self, row: dict[str, Any], ecg: str) -> list[str]:
+        """The prompt: the first question, then answer, end and question for every turn of the history."""
+        first, *later = self._questions(row)
+        parts = [self.prompt.render(ecg, first)]
+        for answer, question in zip((row.get("history") or [])[1::2], later, strict=True):
+            parts += [self.prompt.render_answer([answer["content"]]), self._end, self.prompt.render_next(question)]
+        return parts
+
+    def _conversation(self, row: dict[str, Any]) -> tuple[list[str], int]:
+        """The parts of the prompt, the answer and its end, and the tokens of these two."""
+        completion, answer_tokens = self._answer(row)
+        ecg = self._ecg_text(self._block_for(row, self._text_tokens(row)))
+        return [*self._parts(row, ecg), completion, self._end], answer_tokens
+
+    def _questions(self, row: dict[str, Any]) -> list[str]:
+        """All questions of a conversation, with the context in the first one."""
+        history = row.get("history") or []
+        questions = [*(turn["content"] for turn in history[::2]), row["question"]]
+        if self._context_of is not None:
+            questions[0] = self.prompt.with_context(questions[0], [self._context_of(one) for one in row["ecg_id"]])
+        return questions
+
+    def _messages(self, row: dict[str, Any]) -> list[dict[str, str]]:
+        """The conversation as messages, the answer of the row the last."""
+        first, *later = self._questions(row)
+        ecg = self._ecg_text(self._block_for(row, self._text_tokens(row)))
+        turns = [_message("user", self.prompt.render_user(ecg, first))]
+        if self.prompt.system is not None:
+            turns.insert(0, _message("system", self.prompt.system))
+        for answer, question in zip((row.get("history") or [])[1::2], later, strict=True):
+            turns += [_message("assistant", answer["content"].strip()), _message("user", question.strip())]
+        return [*turns, _message("assistant", self.prompt.answer_text(row["answer"]))]
+
+    def _check_chat_template(self, messages: list[dict[str, str]], text: str, **options: Any) -> None:
+        if self.lm_tokenizer.apply_chat_template(messages, tokenize=False, **options) != self._bos + text:
+            raise VocabularyError(
+                "the chat template of the model's tokenizer does not write its prompts; restore the one that "
+                "`ecgbyte extend-llm --prompt-format chat` saved"
+            )
+
+    @property
+    def _end(self) -> str:
+        """The token that ends an answer."""
+        return str(self.lm_tokenizer.eos_token)
+
+    @cached_property
+    def _bos(self) -> str:
+        return added_bos(self.lm_tokenizer)
 
     def _text_tokens(self, row: dict[str, Any]) -> int:
         ecg_token = "" if self.view == "question_only" else str(self.ecg_tokenizer.bos_token)
+        text = "".join(self._parts(row, ecg_token))
         try:
-            return self.prompt.text_tokens(self.lm_tokenizer, row["question"], ecg_token=ecg_token)
+            return self.prompt.check_text(self.lm_tokenizer, text, row["question"], ecg_token=ecg_token)
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
@@ -259,6 +413,23 @@ class EcgPrompter:
             ecg_id = self.substitutes[ecg_id]
         signal = self._signal_of(ecg_id)
         return np.zeros_like(signal) if self.view == "zero_signal" else signal
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _context_of(prepared: PreparedData, context: Sequence[str]) -> Callable[[int], Mapping[str, Any]]:
+    """What a prompt tells of the patient of each ECG of a prepared folder, and nothing else of them."""
+    # Folders of an earlier version have no such method.
+    metadata: dict[int, dict[str, Any]] = getattr(prepared, "metadata", dict)()
+    known = {ecg_id: {name: facts.get(name) for name in context} for ecg_id, facts in metadata.items()}
+    if not any(value is not None for facts in known.values() for value in facts.values()):
+        raise EcgDataError(
+            f"{prepared.folder} tells neither {' nor '.join(context)} of its patients; prepare it anew from a data "
+            "set that does, such as ptb_xl, or leave out the context"
+        )
+    return lambda ecg_id: known.get(ecg_id, {})
 
 
 def _check_ecg_tokens(ecg_tokenizer: Any, lm_tokenizer: Any) -> None:

@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Features, List, Value
+from datasets import Features
 
 from ecgbyte_hf.data.builder import EcgBuilderConfig, EcgDatasetBuilder, split_generators
 from ecgbyte_hf.data.ecg_qa import read_ecg_ids
 from ecgbyte_hf.data.mimic_iv_ecg import patients_of
-from ecgbyte_hf.data.questions import CONVERSATION_TEMPLATE, QUESTION_FEATURES
+from ecgbyte_hf.data.questions import CONVERSATION_TEMPLATE, MESSAGES_FEATURE, QUESTION_FEATURES
 from ecgbyte_hf.data.splits import split_of_patient
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 #: Where the conversation shows the ECG.
 ECG_TAG = "<ecg>"
 ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+#: What is made of a conversation: see `conversation_questions`.
+TURNS = ("first", "separate", "history", "all")
+#: Most questions of one conversation, so that each can have a number.
+MOST_QUESTIONS = 1000
 #: Conversations in a unit of work.
 SHARD = 2000
 
@@ -86,11 +90,10 @@ class EcgChat(EcgDatasetBuilder):
     BUILDER_CONFIGS = [EcgChatConfig(name="pretrain_mimic")]
 
     def _info(self) -> datasets.DatasetInfo:
-        messages = List({"role": Value("string"), "content": Value("string")})
         return datasets.DatasetInfo(
             description="ECG-Chat: conversations about MIMIC-IV-ECG records",
             homepage="https://github.com/YubaoZhao/ECG-Chat",
-            features=Features({**QUESTION_FEATURES, "messages": messages}),
+            features=Features({**QUESTION_FEATURES, "messages": MESSAGES_FEATURE}),
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
@@ -146,6 +149,63 @@ def conversation_row(item: Any, index: int, source: str | Path) -> dict[str, Any
         "ecg_path": [path],
         "messages": messages,
     }
+
+
+def conversation_questions(row: dict[str, Any], turns: str = "first") -> list[dict[str, Any]]:
+    """The questions of one conversation.
+
+    Args:
+        row: A row with `messages`, as `conversation_row` makes it.
+        turns: `"first"`: the first question and its answer, as in the ECG-Byte paper. `"separate"`: every question by
+            itself, as if nothing had been said before. `"history"`: every question behind those before it and their
+            answers, which are its `history`. `"all"`: the last question with the history of all others, as one row.
+
+    Returns:
+        Rows; those of `"separate"` and `"history"` have the `sample_id` of the conversation times 1,000, plus the
+        question's place in it.
+
+    Raises:
+        EcgDataError: an unknown choice, or turns that are not of user and assistant by turns.
+
+    Example:
+        >>> talk = [("user", "Rhythm?"), ("assistant", "sinus"), ("user", "Rate?"), ("assistant", "70")]
+        >>> messages = [{"role": role, "content": content} for role, content in talk]
+        >>> row = {"sample_id": 4, "question": "Rhythm?", "answer": ["sinus"], "messages": messages}
+        >>> made = conversation_questions(row, "history")
+        >>> [(one["sample_id"], one["question"], len(one["history"])) for one in made]
+        [(4000, 'Rhythm?', 0), (4001, 'Rate?', 2)]
+    """
+    if turns not in TURNS:
+        raise EcgDataError(f"got turns={turns!r}, expected one of {', '.join(TURNS)}")
+    plain = {name: value for name, value in row.items() if name != "messages"}
+    if turns == "first":
+        return [plain]
+    messages = _alternating(row)
+    made = []
+    for place in range(0, len(messages), 2):
+        asked, answer = messages[place], messages[place + 1]
+        one = {**plain, "question": asked["content"], "answer": [answer["content"]], "history": []}
+        if turns != "separate":
+            one["history"] = messages[:place]
+        if turns != "all":
+            one["sample_id"] = row["sample_id"] * MOST_QUESTIONS + place // 2
+        made.append(one)
+    return made[-1:] if turns == "all" else made
+
+
+def _alternating(row: dict[str, Any]) -> list[dict[str, str]]:
+    """The messages of a row: a question and its answer, and so on."""
+    where = f"sample {row['sample_id']}"
+    messages: list[dict[str, str]] | None = row.get("messages")
+    if not messages:
+        raise EcgDataError(f"{where} has no messages; prepare ecg_chat anew, or take the first turns alone")
+    roles = [message["role"] for message in messages]
+    if len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2) or len(roles) > 2 * MOST_QUESTIONS:
+        raise EcgDataError(
+            f"{where}: got turns of {', '.join(roles):.80}, expected user and assistant by turns, an answer at the "
+            "end; the first turns can be taken alone"
+        )
+    return messages
 
 
 def _read_list(path: Path) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, group_by_ecg
+from ecgbyte_hf.data.ecg_chat import conversation_questions
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
@@ -31,7 +32,11 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 TOKEN_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-ROW_FORMATS = ("text", "grouped", "shared")
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+MESSAGES_SCHEMA = pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *list(TEXT_SCHEMA)[2:]])
+CONVERSATION_SCHEMA = pa.schema([("messages", _MESSAGES), ("sample_id", pa.int64()), ("ecg_id", pa.list_(pa.int64()))])
+#: What a row is written as.
+ROW_FORMATS = ("text", "grouped", "messages", "shared")
 _CHUNK = 1024
 
 
@@ -44,6 +49,7 @@ def encode_rows(
     row_format: str | None = None,
     questions_per_row: int | None = None,
     max_row_tokens: int = MAX_ROW_TOKENS,
+    turns: str = "first",
     question_types: list[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -55,12 +61,16 @@ def encode_rows(
         prompter: Writes the rows.
         splits: Splits to write.
         row_format: `"text"` writes `prompt`/`completion`, with the right `answer` and the question's valid `options`
-            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels` with questions about
-            the same ECG behind one another, each of which sees those before it, as many as fit without cutting the
-            ECG further. `"shared"` writes rows for `ecgbyte sft` in which none sees another
+            for a reward (`ecgbyte_hf.training.rewards`). `"grouped"` writes `input_ids`/`labels`, several questions
+            about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
+            the ECG further. `"messages"` writes the columns of text rows with lists of messages, for trainers that
+            apply the model's chat template. `"shared"` writes rows for `ecgbyte sft` in which no question sees another
             (`ecgbyte_hf.data.shared_rows`). Default: text, and grouped for more than one question per row.
-        questions_per_row: Most questions in a row: 1 of text, 2 or more of grouped; of shared by default all that fit.
+        questions_per_row: Most questions in a row: 1 of text and messages, at least 2 of grouped; of shared by default
+            all that fit.
         max_row_tokens: Most tokens of a shared row. Grouped rows keep the prompt's `max_length`.
+        turns: What is taken of conversations: see `ecg_chat.conversation_questions`. `"all"` writes tokenised rows
+            with loss on every answer, or the column `messages` for TRL with `assistant_only_loss`.
         question_types: Only these; all by default.
         seed: Of the order and grouping.
 
@@ -68,13 +78,12 @@ def encode_rows(
         Counts by split, the budget's cuts among them.
 
     Raises:
-        EcgDataError: a split is empty, the folder holds rows of something else, or such a row format with so many
-            questions per row is none.
+        EcgDataError: a split is empty, the folder holds rows of something else, or formats that do not go together.
         BudgetError: a row does not fit.
     """
     from tqdm.auto import tqdm
 
-    row_format = _row_format(row_format, questions_per_row)
+    row_format = _row_format(row_format, questions_per_row, turns)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -90,25 +99,30 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
+        asked = [one for row in rows for one in conversation_questions(row, turns)]
         made: Iterator[dict[str, Any]]
         rng = np.random.default_rng(seed)
-        if row_format == "text":
-            made = (
-                {**prompter.training_row(row), "answer": row["answer"], "options": _options(row, template_options)}
-                for row in rows
+        if row_format == "shared":
+            made = shared_rows(
+                prompter, asked, rng, questions_per_row=questions_per_row, max_row_tokens=max_row_tokens
             )
-            schema = TEXT_SCHEMA
-        elif row_format == "shared":
-            made = shared_rows(prompter, rows, rng, questions_per_row=questions_per_row, max_row_tokens=max_row_tokens)
             schema = SHARED_SCHEMA
-        else:
-            groups = group_by_ecg(rows, questions_per_row or 1, rng)
+        elif row_format == "grouped":
+            groups = group_by_ecg(asked, questions_per_row or 1, rng)
             made = (row for group in groups for row in prompter.grouped_rows(group))
             schema = TOKEN_SCHEMA
+        else:
+            make, schema = _single_row(prompter, row_format, turns)
+            made = (
+                {**make(row), "answer": row["answer"], "options": _options(row, template_options)}
+                if "answer" in schema.names
+                else make(row)
+                for row in asked
+            )
         written[split] = output_dir / f".{split}.parquet.partial"
-        total = len(rows) if row_format == "text" else None
+        total = len(asked) if row_format in ("text", "messages") else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
-        counts[split] = {"questions": len(rows), **prompter.report.to_dict()}
+        counts[split] = {"questions": len(asked), **prompter.report.to_dict()}
     _replace_rows(output_dir, written)
     report = {
         "splits": counts,
@@ -123,6 +137,7 @@ def encode_rows(
                 "row_format": row_format,
                 "questions_per_row": questions_per_row,
                 **({"max_row_tokens": max_row_tokens} if row_format == "shared" else {}),
+                "turns": turns,
                 "question_types": question_types,
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
@@ -135,17 +150,33 @@ def encode_rows(
     return report
 
 
-def _row_format(row_format: str | None, questions_per_row: int | None) -> str:
-    """What is meant where no format is named; text rows have one question and grouped ones several."""
-    if row_format is None:
-        return "text" if questions_per_row in (None, 1) else "grouped"
-    if row_format not in ROW_FORMATS:
-        raise EcgDataError(f"unknown row format {row_format!r}; known: {', '.join(ROW_FORMATS)}")
-    if row_format == "text" and questions_per_row not in (None, 1):
-        raise EcgDataError(f"got {questions_per_row} questions per row of text, expected 1; choose grouped or shared")
-    if row_format == "grouped" and (questions_per_row is None or questions_per_row < 2):
+def _row_format(row_format: str | None, questions_per_row: int | None, turns: str) -> str:
+    """What is meant where no format is named; grouped rows have several questions and others one."""
+    chosen = row_format or ("text" if questions_per_row in (None, 1) else "grouped")
+    if chosen not in ROW_FORMATS:
+        raise EcgDataError(f"unknown row format {chosen!r}; known: {', '.join(ROW_FORMATS)}")
+    if chosen in ("text", "messages") and questions_per_row not in (None, 1):
+        raise EcgDataError(
+            f"got {questions_per_row} questions per row of {chosen}, expected 1; choose grouped or shared"
+        )
+    if chosen == "grouped" and (questions_per_row is None or questions_per_row < 2):
         raise EcgDataError(f"got {questions_per_row} questions per grouped row, expected at least 2: say how many")
-    return row_format
+    if turns == "all" and chosen in ("grouped", "shared"):
+        raise EcgDataError("a row with all turns of a conversation takes no further questions; leave out the grouping")
+    return chosen
+
+
+def _single_row(
+    prompter: EcgPrompter, row_format: str, turns: str
+) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], pa.Schema]:
+    """What makes one row of one question, or of one conversation, and the row's columns."""
+    if turns == "all":
+        if row_format == "messages":
+            return prompter.conversation_messages_row, CONVERSATION_SCHEMA
+        return prompter.conversation_row, TOKEN_SCHEMA
+    if row_format == "messages":
+        return prompter.messages_row, MESSAGES_SCHEMA
+    return prompter.training_row, TEXT_SCHEMA
 
 
 def _options(row: dict[str, Any], template_options: dict[int, list[str]]) -> list[str]:

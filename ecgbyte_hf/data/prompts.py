@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -19,6 +21,10 @@ ECG_SUBFOLDER = "ecg_byte"
 # Text is counted in steps of this many tokens when the ECG's share is worked out. So most questions about one ECG see
 # the same cut of it: it is encoded once for all of them, and they fit in one training row. Costs at most 31 tokens.
 TEXT_STEP = 32
+#: What a prompt may tell about the patient; the names are those of `PreparedData.metadata`.
+CONTEXT_FIELDS = ("age", "sex")
+# Ages from here on are not told apart: with few people of an age it would be a hint at who it is.
+_OLD = 90
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,18 @@ class EcgPrompt:
         reserve: Tokens kept free for the answer, so that the same ECG is cut in the same way in training, where the
             answer is known, and in generation, where it is not. Rows with several questions have room for the
             others here too, when the ECG is cut.
+        next_template: Text with `{question}` that follows an answer and its end, where another question is asked;
+            by default the template without an ECG.
+        user_template: In a chat, what the user says: text with `{ecg}` and `{question}`, a part of `template`.
+        system: In a chat, the system's message, a part of `template` too.
+        context: What is told about the patient before the question: some of `CONTEXT_FIELDS`. `None` until rows are
+            written.
+        window_seconds: Length of the windows of records that the model is trained on, 0 for whole records. `None`
+            until rows are written.
 
     Raises:
-        EcgDataError: a text without its placeholders or with others, or lengths that leave nothing for the ECG.
+        EcgDataError: a text without its placeholders or with others, lengths that leave nothing for the ECG, or a
+            context or windows that cannot be.
 
     Example:
         >>> EcgPrompt().render("<|ecg_start|><|ecg_end|>", "Is the rhythm regular?")
@@ -51,11 +66,24 @@ class EcgPrompt:
     answer_separator: str = ", "
     max_length: int = 1024
     reserve: int = 64
+    next_template: str | None = None
+    user_template: str | None = None
+    system: str | None = None
+    context: list[str] | None = None
+    window_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check what a file or a user gave."""
         _check_placeholders("template", self.template, {"ecg", "question"})
         _check_placeholders("completion", self.completion, {"answer"})
+        if self.next_template is not None:
+            _check_placeholders("next_template", self.next_template, {"question"})
+        if self.user_template is not None:
+            _check_placeholders("user_template", self.user_template, {"ecg", "question"})
+        if self.system is not None and not isinstance(self.system, str):
+            raise EcgDataError(f"got system={self.system!r}, expected text")
+        _check_context(self.context)
+        _check_window(self.window_seconds)
         if not isinstance(self.answer_separator, str):
             raise EcgDataError(f"got answer_separator={self.answer_separator!r}, expected text")
         for name in ("max_length", "reserve"):
@@ -72,9 +100,51 @@ class EcgPrompt:
         """The prompt."""
         return self.template.format(ecg=ecg, question=question.strip())
 
-    def render_answer(self, answers: list[str]) -> str:
+    def render_next(self, question: str) -> str:
+        """The text of a further question, behind an answer and its end."""
+        if self.next_template is None:
+            return self.render("", question)
+        return self.next_template.format(question=question.strip())
+
+    def render_user(self, ecg: str, question: str) -> str:
+        """What the user says in a chat.
+
+        Raises:
+            EcgDataError: the prompt is no chat.
+        """
+        if self.user_template is None:
+            raise EcgDataError(
+                "the model was extended with plain prompts, which hold no messages; extend the base model with "
+                "--prompt-format chat"
+            )
+        return self.user_template.format(ecg=ecg, question=question.strip())
+
+    def answer_text(self, answers: Sequence[str]) -> str:
+        """The answers as one text."""
+        return self.answer_separator.join(answers).strip()
+
+    def render_answer(self, answers: Sequence[str]) -> str:
         """The completion, without an end-of-sequence token: the trainer adds it."""
-        return self.completion.format(answer=self.answer_separator.join(answers))
+        return self.completion.format(answer=self.answer_text(answers))
+
+    def with_context(self, question: str, facts: Sequence[Mapping[str, Any]]) -> str:
+        """The question behind what is known about the patient of each ECG.
+
+        Args:
+            question: The question.
+            facts: For each ECG a mapping with `age` (years) and `sex`; `None`, or none, where unknown.
+
+        Example:
+            >>> EcgPrompt(context=["age", "sex"]).with_context("Is it regular?", [{"age": 63.0, "sex": "male"}])
+            'Patient: 63 years, male. Is it regular?'
+        """
+        known = [_facts_text(self.context or [], of_one) for of_one in facts]
+        if len(known) == 1:
+            parts = [f"Patient: {known[0]}."] if known[0] else []
+        else:
+            places = ("First", "Second", "Third", "Fourth")
+            parts = [f"{place} ECG: {text}." for place, text in zip(places, known, strict=False) if text]
+        return " ".join([*parts, question.strip()])
 
     def text_tokens(self, tokenizer: Any, question: str, *, ecg_token: str = "") -> int:
         """Tokens of a prompt without those of its ECG.
@@ -88,7 +158,11 @@ class EcgPrompt:
         Raises:
             BudgetError: text and `reserve` are longer than `max_length`.
         """
-        tokens = len(tokenizer(self.render(ecg_token, question))["input_ids"]) - bool(ecg_token)
+        return self.check_text(tokenizer, self.render(ecg_token, question), question, ecg_token=ecg_token)
+
+    def check_text(self, tokenizer: Any, text: str, question: str, *, ecg_token: str = "") -> int:
+        """As `text_tokens`, of a whole prompt with `ecg_token` in it, such as one that goes on with a conversation."""
+        tokens = len(tokenizer(text)["input_ids"]) - bool(ecg_token)
         if tokens + self.reserve > self.max_length:
             raise BudgetError(
                 f"question of {tokens} tokens and {self.reserve} reserved for the answer do not fit in "
@@ -125,6 +199,41 @@ class EcgPrompt:
             )
         return tokens
 
+    def settle(self, *, window_seconds: float | None, context: Sequence[str] | None = None) -> EcgPrompt:
+        """The prompt of a model for which such rows are written: what it leaves open is set, the rest must agree.
+
+        Args:
+            window_seconds: Of the rows, `None` for whole records.
+            context: What the rows tell about the patient; `None` for what the model was extended with, or nothing.
+
+        Raises:
+            EcgDataError: rows of another kind were written for this model.
+        """
+        self.check_windows(window_seconds)
+        wanted = list(context if context is not None else self.context or [])
+        if self.context is not None and self.context != wanted:
+            raise EcgDataError(
+                f"got the context {_context_name(wanted)}, and prompts of this model have "
+                f"{_context_name(self.context)}; extend the base model anew for other rows"
+            )
+        return replace(self, context=wanted, window_seconds=window_seconds or 0.0)
+
+    def check_windows(self, window_seconds: float | None) -> None:
+        """Refuse ECGs of another length than the model is trained on.
+
+        Args:
+            window_seconds: Length of the windows that records are cut into, `None` for whole records.
+
+        Raises:
+            EcgDataError: the model's rows have another one.
+        """
+        if self.window_seconds is not None and self.window_seconds != (window_seconds or 0.0):
+            option = f"give --window-seconds {self.window_seconds:g}" if self.window_seconds else "no --window-seconds"
+            raise EcgDataError(
+                f"got {_window_name(window_seconds)}, and this model is for {_window_name(self.window_seconds)}; "
+                f"{option}, or extend the base model anew for other rows"
+            )
+
     def save(self, folder: str | Path) -> Path:
         """Write `ecg_prompt.json`."""
         return write_json(Path(folder) / PROMPT_FILE, asdict(self))
@@ -145,6 +254,40 @@ class EcgPrompt:
             ) from error
         except (ValueError, TypeError) as error:
             raise EcgDataError(f"{path}: not an ECG prompt ({error})") from error
+
+
+def _check_context(context: Any) -> None:
+    is_list = isinstance(context, list) and len(set(map(str, context))) == len(context)
+    if context is not None and not (is_list and all(name in CONTEXT_FIELDS for name in context)):
+        raise EcgDataError(
+            f"got context={context!r}, expected a list of {', '.join(CONTEXT_FIELDS)}, each at most once"
+        )
+
+
+def _check_window(seconds: Any) -> None:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 <= seconds < math.inf):
+        raise EcgDataError(f"got window_seconds={seconds!r}, expected seconds, or 0 for whole records")
+
+
+def _facts_text(context: Sequence[str], facts: Mapping[str, Any]) -> str:
+    """What is known of one patient; a value that is none is as unknown as one that is absent."""
+    parts = []
+    for name in context:
+        value = facts.get(name)
+        if name == "age" and isinstance(value, (int, float)) and 0 <= value < math.inf:
+            parts.append(f"over {_OLD - 1} years" if value >= _OLD else f"{int(value)} years")
+        elif name == "sex" and value in ("male", "female"):
+            parts.append(str(value))
+    return ", ".join(parts)
+
+
+def _context_name(context: Sequence[str]) -> str:
+    return " and ".join(context) or "none"
+
+
+def _window_name(seconds: float | None) -> str:
+    return f"windows of {seconds:g} s" if seconds else "whole records"
 
 
 def _check_placeholders(name: str, text: Any, wanted: set[str]) -> None:

@@ -27,6 +27,9 @@ QUESTION_FEATURES = Features(
     }
 )
 
+#: A further column of data sets with conversations: all turns, with the roles of chat templates.
+MESSAGES_FEATURE = List({"role": Value("string"), "content": Value("string")})
+
 #: What the ECG-Byte paper asks about a record whose answer is its report.
 REPORT_QUESTION = "Could you please help me explain my ECG?"
 #: Template ids of rows that have no template, far from ECG-QA's 1..70 and from the simulator's 1001..1205.
@@ -108,12 +111,20 @@ def rows_hash(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def question_table(rows: Iterable[dict[str, Any]] | pa.Table) -> pa.Table:
-    """Rows as a table with the columns of `QUESTION_FEATURES`; others are left out, what is missing is null."""
-    schema = QUESTION_FEATURES.arrow_schema
+    """Rows as a table with the columns of `QUESTION_FEATURES`, and `messages` where they are of conversations.
+
+    Other columns are left out, what is missing is null.
+    """
     if isinstance(rows, pa.Table):
+        schema = _question_schema("messages" in rows.column_names)
         return rows.select(schema.names).cast(schema)
     listed = list(rows)
-    return pa.table({name: [row.get(name) for row in listed] for name in QUESTION_FEATURES}, schema=schema)
+    schema = _question_schema(any(row.get("messages") is not None for row in listed))
+    return pa.table({name: [row.get(name) for row in listed] for name in schema.names}, schema=schema)
+
+
+def _question_schema(has_messages: bool) -> pa.Schema:
+    return Features({**QUESTION_FEATURES, **({"messages": MESSAGES_FEATURE} if has_messages else {})}).arrow_schema
 
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -513,6 +513,7 @@ def prepare_ecg_chat(
     data_dir: str | Path,
     signals_dir: str | Path,
     feature_extractor: Any,
+    file: str = "pretrain_mimic.json",
     ecg_qa_dir: str | Path | None = None,
     record_list: str | Path | None = None,
     division: Division | None = None,
@@ -523,9 +524,10 @@ def prepare_ecg_chat(
 
     Args:
         output_dir: Folder to write.
-        data_dir: The folder with `pretrain_mimic.json`.
+        data_dir: The folder with the conversations.
         signals_dir: MIMIC-IV-ECG's folder, with `files/` in it.
         feature_extractor: Cleans the records.
+        file: The conversations, such as ECG-Chat's instructions, which have more turns.
         ecg_qa_dir: ECG-QA's `ecgqa` folder: patients that it tests on are then tested on here too.
         record_list: MIMIC's list of records if it is not `record_list.csv`.
         division: Which questions are taken.
@@ -538,7 +540,7 @@ def prepare_ecg_chat(
     division = division or Division()
     lists = [Path(record_list) if record_list else Path(signals_dir) / "record_list.csv"]
     given = _mimic_options(data_dir, lists[0] if ecg_qa_dir else None, ecg_qa_dir, division)
-    tables = _pooled([load_dataset("ecg_chat", "pretrain_mimic", **given)])
+    tables = _pooled([load_dataset("ecg_chat", "pretrain_mimic", file=file, **given)])
     paths, patients = _recordings("mimic-iv-ecg", Path(signals_dir), lists, tables)
     return _prepare_files(
         output_dir,
@@ -549,7 +551,7 @@ def prepare_ecg_chat(
         feature_extractor=feature_extractor,
         template_options={},
         duration=duration,
-        source="ecg_chat pretrain_mimic",
+        source=f"ecg_chat {Path(file).stem}",
         **options,
     )
 

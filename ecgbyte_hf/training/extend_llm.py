@@ -7,11 +7,13 @@ any other model.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_chat_format
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
@@ -53,6 +55,8 @@ def extend_llm(
     output_dir: str | Path,
     *,
     prompt: EcgPrompt | None = None,
+    prompt_format: str = "plain",
+    system_prompt: str | None = None,
     init: str = "spread",
     seed: int = 0,
     dtype: str = "auto",
@@ -66,6 +70,10 @@ def extend_llm(
         ecg_processor: The `EcgByteProcessor`, saved in the subfolder `ecg_byte/`.
         output_dir: A new folder, or one this function may overwrite.
         prompt: How an ECG and a question become a prompt, with the length budget; saved beside the ECG tokenizer.
+        prompt_format: `"plain"`, or `"chat"`: the turns of the model's chat template around what `prompt` says. The
+            token that ends a turn becomes the tokenizer's end of sequence, where answers end in training and in
+            generation, and the saved chat template writes these turns as text, without tools or the day's date.
+        system_prompt: In a chat, the system's message.
         init: How the new rows begin. `"spread"` draws them with the mean and covariance of the old rows, so that any
             two ECG tokens differ as two words do. `"mean"` is the default of transformers' resizing: the mean of the
             old rows and 1e-9 of their covariance, which leaves all ECG tokens alike until training moves them.
@@ -79,7 +87,8 @@ def extend_llm(
     Raises:
         BudgetError: the prompt's `max_length` is more than the model has positions for.
         VocabularyError: the tokenizer splits an ECG token, already had some of them, or has no end of sequence; or an
-            unknown `init`.
+            unknown `init`; or a chat template that is absent or cannot be read.
+        EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.tokenization_utils_base import AddedToken
@@ -87,6 +96,7 @@ def extend_llm(
     if init not in ROW_INITS:
         raise VocabularyError(f"unknown init {init!r}; known: {', '.join(ROW_INITS)}")
 
+    check_prompt_format(prompt_format, system_prompt)
     output_dir = Path(output_dir)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
@@ -108,6 +118,8 @@ def extend_llm(
         )
     if tokenizer.eos_token_id is None:
         raise VocabularyError(f"{model_name_or_path} has no end-of-sequence token; its answers could not end")
+    if prompt_format == "chat":
+        prompt = _take_over_chat(tokenizer, model, prompt, system_prompt)
     num_old = len(tokenizer)
     # special=False keeps them in decoded text; normalized=False keeps normalisers from rewriting them.
     num_added = tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
@@ -175,24 +187,55 @@ def save_ecg_parts(folder: str | Path, ecg_processor: Any, prompt: EcgPrompt) ->
     return subfolder
 
 
-def load_prompter(model_dir: str | Path, prepared: PreparedData, *, view: str = "true") -> EcgPrompter:
+def load_prompter(
+    model_dir: str | Path, prepared: PreparedData, *, view: str = "true", context: Sequence[str] | None = None
+) -> EcgPrompter:
     """The prompter of an extended model's folder, without loading its weights.
 
     Args:
         model_dir: What `extend_llm` wrote.
         prepared: Where the signals are.
         view: `"true"` or `"question_only"`.
+        context: What the rows tell about the patient; by default what the model was extended for, or nothing.
+
+    Raises:
+        EcgDataError: the model is for another context or for windows of another length; see `EcgPrompt.settle`.
     """
     from transformers import AutoTokenizer
 
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 
     subfolder = Path(model_dir) / ECG_SUBFOLDER
-    prompt = EcgPrompt.load(subfolder)
+    prompt = EcgPrompt.load(subfolder).settle(window_seconds=prepared.window_seconds, context=context)
     processor = EcgByteProcessor.from_pretrained(subfolder)
     prepared.check_processor(processor)
     lm_tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    return EcgPrompter(processor.tokenizer, lm_tokenizer, prompt, prepared.signal, view=view)
+    return EcgPrompter.for_prepared(processor.tokenizer, lm_tokenizer, prompt, prepared, view=view)
+
+
+def keep_settings(model_dir: str | Path, prompt: EcgPrompt) -> None:
+    """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them."""
+    subfolder = Path(model_dir) / ECG_SUBFOLDER
+    if EcgPrompt.load(subfolder) != prompt:
+        prompt.save(subfolder)
+
+
+def _take_over_chat(tokenizer: Any, model: Any, prompt: EcgPrompt, system_prompt: str | None) -> EcgPrompt:
+    """Make tokenizer and model end answers as their chat template does; returns the prompt in its wording."""
+    turns = read_chat_format(tokenizer)
+    tokenizer.add_special_tokens({"eos_token": turns.end})
+    tokenizer.chat_template = turns.jinja(added_bos(tokenizer))
+    model.config.eos_token_id = tokenizer.eos_token_id
+    if model.generation_config is not None:
+        others = model.generation_config.eos_token_id
+        others = others if isinstance(others, list) else [] if others is None else [others]
+        ends = dict.fromkeys([tokenizer.eos_token_id, *others])
+        model.generation_config.eos_token_id = list(ends) if len(ends) > 1 else tokenizer.eos_token_id
+    if system_prompt and turns.system is None:
+        logger.warning(
+            "the chat template takes no system message; the system prompt begins the first question instead"
+        )
+    return turns.prompt(prompt, system=system_prompt)
 
 
 def _check_one_id_each(tokenizer: Any, texts: list[str]) -> None:
