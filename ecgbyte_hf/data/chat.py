@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ECG_VIEWS = ("true", "question_only", "zero_signal", "shuffled")
 # Encoded ECGs that are kept, the oldest leaves first: 4 KB each at 1,000 tokens.
 _KEPT_BLOCKS = 50_000
+# Texts of questions that are kept in ids, the oldest leaves first.
+_KEPT_TEXTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class BudgetReport:
     seconds_kept: list[float] = field(default_factory=list)
     longest_row: int = 0
 
-    def add(self, prompt: RenderedPrompt, num_tokens: int) -> None:
+    def add(self, prompt: RenderedPrompt | DividedRow, num_tokens: int) -> None:
         """Count a row of so many tokens that shows the ECGs of this prompt."""
         self.rows += 1
         self.rows_cut += prompt.was_cut
@@ -71,6 +73,25 @@ class BudgetReport:
             "median_seconds_of_ecg": float(np.median(kept)) if kept else None,
             "longest_row_tokens": self.longest_row,
         }
+
+
+@dataclass(frozen=True)
+class DividedRow:
+    """The ids of a training row in three parts.
+
+    Attributes:
+        shared: Beginning of sequence, and all up to the end of the last ECG.
+        question: The rest of the prompt.
+        answer: The answer, and the end of sequence.
+        seconds: As in `RenderedPrompt`.
+        was_cut: As in `RenderedPrompt`.
+    """
+
+    shared: tuple[int, ...]
+    question: tuple[int, ...]
+    answer: tuple[int, ...]
+    seconds: float | None = None
+    was_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,7 @@ class EcgPrompter:
         self._context_of = context_of
         self.substitutes = None if substitutes is None else dict(substitutes)
         self._blocks: dict[tuple[tuple[int, ...], int], _EcgBlock] = {}
+        self._divided_texts: dict[tuple[str, ...], tuple[list[int], list[int], list[int]]] = {}
 
     @classmethod
     def for_prepared(
@@ -204,6 +226,64 @@ class EcgPrompter:
             "sample_id": row["sample_id"],
             "ecg_id": row["ecg_id"],
         }
+
+    def divided_row(self, row: dict[str, Any]) -> DividedRow:
+        """The ids of `training_row` and the end of sequence, divided where the ECG and where the prompt ends.
+
+        ECG tokens are no part of words, so a text has the same ids around any ECG: it is tokenised, and its division
+        looked at, once for all rows that have it.
+
+        Raises:
+            BudgetError: question or answer do not fit; the message names the row.
+            VocabularyError: the tokenizer joins the end of the prompt and the start of the answer.
+        """
+        # The end of the stand-in for all ECGs is where the shared part ends.
+        stand_in = "" if self.view == "question_only" else str(self.ecg_tokenizer.eos_token)
+        parts = ("".join(self._parts(row, stand_in)), self.prompt.render_answer(row["answer"]))
+        if parts not in self._divided_texts:
+            if len(self._divided_texts) >= _KEPT_TEXTS:
+                self._divided_texts.pop(next(iter(self._divided_texts)))
+            self._divided_texts[parts] = self._divide(row, *parts, stand_in)
+        before, question, answer = self._divided_texts[parts]
+        block = self._block_for(row, len(before) + len(question))
+        if block is None:
+            return DividedRow(tuple(before), tuple(question), tuple(answer))
+        ecg = [number for part in block.ids for number in self._lm_ids(part)]
+        return DividedRow((*before, *ecg), tuple(question), tuple(answer), block.seconds, block.was_cut)
+
+    def _divide(
+        self, row: dict[str, Any], prompt: str, completion: str, stand_in: str
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Ids of the text before the ECGs, between them and the answer, and of the answer with its end."""
+        self._text_tokens(row)
+        self._answer(row)
+        ids = list(self.lm_tokenizer(prompt + completion + self._end)["input_ids"])
+        asked = list(self.lm_tokenizer(prompt)["input_ids"])
+        answer = [*self._ids(completion), self.lm_tokenizer.eos_token_id]
+        if ids != [*asked, *answer]:
+            raise VocabularyError(
+                f"sample {row['sample_id']}: the language model's tokenizer does not divide prompt and answer where "
+                f"one ends and the other begins: {prompt[-20:]!r}, {completion[:20]!r}; change template or completion "
+                "in ecg_prompt.json"
+            )
+        if not stand_in:
+            start = len(self.lm_tokenizer("")["input_ids"])
+            return asked[:start], asked[start:], answer
+        place = asked.index(self.lm_tokenizer.convert_tokens_to_ids(stand_in))
+        return asked[:place], asked[place + 1 :], answer
+
+    def _lm_ids(self, part: np.ndarray) -> list[int]:
+        """The language model's ids of one ECG, its start and its end."""
+        start, end, known = self._lm_ecg_ids
+        return [start, *known[part].tolist(), end]
+
+    @cached_property
+    def _lm_ecg_ids(self) -> tuple[int, int, np.ndarray]:
+        """The language model's ids of the start, the end, and all tokens of ECGs."""
+        to_id = self.lm_tokenizer.convert_tokens_to_ids
+        tokens = [f"<|ecg_{index}|>" for index in range(self.ecg_tokenizer.num_ecg_tokens)]
+        start, end = (to_id(str(token)) for token in (self.ecg_tokenizer.bos_token, self.ecg_tokenizer.eos_token))
+        return start, end, np.array(to_id(tokens), dtype=np.int64)
 
     def messages_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """`prompt` and `completion` as lists of messages, for trainers that apply the model's chat template.

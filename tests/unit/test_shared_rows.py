@@ -162,7 +162,7 @@ class TestEncode:
             ({"row_format": "text", "questions_per_row": 2}, "got 2 questions per row of text, expected 1"),
             ({"row_format": "grouped"}, "got None questions per grouped row, expected at least 2"),
             ({"row_format": "grouped", "questions_per_row": 1}, "got 1 questions per grouped row"),
-            ({"row_format": "packed"}, "unknown row format 'packed'; known: text, grouped, shared"),
+            ({"row_format": "packed"}, "unknown row format 'packed'; known: text, grouped, messages, shared"),
         ],
         ids=str,
     )
