@@ -17,11 +17,12 @@ from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_c
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
+from ecgbyte_hf.training.token_waveforms import waveform_features
 
 logger = logging.getLogger(__name__)
 
 
-ROW_INITS = ("spread", "mean")
+ROW_INITS = ("spread", "waveform", "mean", "resize")
 # Old rows that the draw combines; their covariance hardly changes beyond this many, memory and time do.
 _SPREAD_SAMPLE = 8192
 
@@ -75,10 +76,11 @@ def extend_llm(
             generation, and the saved chat template writes these turns as text, without tools or the day's date.
         system_prompt: In a chat, the system's message.
         init: How the new rows begin. `"spread"` draws them with the mean and covariance of the old rows, so that any
-            two ECG tokens differ as two words do. `"mean"` is the default of transformers' resizing: the mean of the
-            old rows and 1e-9 of their covariance, which leaves all ECG tokens alike until training moves them.
-            Under LoRA, where these rows stay frozen, that would hide the ECG. Which start trains better on equal
-            terms is not measured yet.
+            two ECG tokens differ as two words do. `"waveform"` does too, but tokens that look alike get rows that are
+            near each other (see `init_rows`). `"mean"` sets all to the mean of the old rows, and `"resize"` leaves
+            them to transformers: this mean and 1e-9 of the covariance. Both make all ECG tokens alike until training
+            moves their rows; where they stay frozen, as under LoRA, the model cannot see the ECG.
+            `scripts/benchmark/new_rows.py` compares the four.
         seed: Of the draw.
         dtype: Weights' dtype, as in `from_pretrained`.
         revision: Revision on the Hub.
@@ -90,6 +92,7 @@ def extend_llm(
             unknown `init`; or a chat template that is absent or cannot be read.
         EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.tokenization_utils_base import AddedToken
 
@@ -129,9 +132,11 @@ def extend_llm(
     _check_one_id_each(tokenizer, texts)
     embeddings: Any = model.get_input_embeddings()
     if len(tokenizer) > embeddings.weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=init == "mean")
-    if init == "spread":
-        spread_rows(model, num_old, len(tokenizer), seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # transformers draws from torch's own generator
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=init == "resize")
+    if init != "resize":
+        init_rows(model, ecg_processor.tokenizer, num_old, len(tokenizer), init=init, seed=seed)
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -147,16 +152,26 @@ def extend_llm(
     return ExtendedModel(output_dir, num_added, len(tokenizer), tied)
 
 
-def spread_rows(model: Any, num_old: int, num_all: int, *, seed: int) -> None:
-    """Draw the rows from `num_old` to `num_all` with the mean and covariance of the rows before.
+def init_rows(model: Any, ecg_tokenizer: Any, num_old: int, num_all: int, *, init: str, seed: int) -> None:
+    """Set the rows from `num_old` to `num_all`: start, end, the ECG tokens, and what else was added.
 
-    A sum of centred old rows with normal weights has exactly their covariance; no matrix is factorised. An output
-    layer of its own gets the mean alone: ECG tokens are read, never written, and should all be as unlikely.
+    `"mean"`: the mean of the old rows.
+    `"spread"`: that mean and a sum of centred old rows with normal weights, which has exactly their covariance; no
+    matrix is factorised.
+    `"waveform"`: the same for start and end. The weights of an ECG token are its `waveform_features` times one
+    matrix of normal numbers, the same for all tokens: a random linear map from waveforms to embeddings. Over maps, a
+    row has the old rows' covariance, and the distance of two rows is proportional to that of the two feature vectors.
+    All are scaled together, so that their mean square distance from the mean is that of the old rows.
+
+    An output layer of its own gets the mean alone in every case: ECG tokens are read, never written, and should all
+    be as unlikely. Where it is tied to the input embeddings, it has the rows of these.
 
     Args:
         model: A causal language model, already resized.
+        ecg_tokenizer: The `EcgByteTokenizer` whose tokens were added.
         num_old: Rows that were there before.
         num_all: Rows with the new ones. Models may have more: padding rows stay as they are.
+        init: `"spread"`, `"waveform"` or `"mean"`.
         seed: Of the draw.
     """
     import torch
@@ -164,15 +179,36 @@ def spread_rows(model: Any, num_old: int, num_all: int, *, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     table = model.get_input_embeddings().weight
     with torch.no_grad():
-        old = table[:num_old].float().cpu()
-        if num_old > _SPREAD_SAMPLE:
-            old = old[torch.randperm(num_old, generator=generator)[:_SPREAD_SAMPLE]]
-        mean = old.mean(dim=0)
-        weights = torch.randn(num_all - num_old, len(old), generator=generator) / len(old) ** 0.5
-        table[num_old:num_all] = (mean + weights @ (old - mean)).to(table)
+        mean, old = _centred_rows(table[:num_old], generator)
+        rows = torch.zeros(num_all - num_old, old.shape[1])
+        if init != "mean":
+            rows = torch.randn(len(rows), len(old), generator=generator) @ old
+        if init == "waveform":
+            rows[2 : 2 + ecg_tokenizer.num_ecg_tokens] = _waveform_rows(ecg_tokenizer, old, generator)
+        table[num_old:num_all] = (mean + rows).to(table)
         output = model.get_output_embeddings()
         if output is not None and output.weight is not table:
             output.weight[num_old:num_all] = output.weight[:num_old].float().mean(dim=0).to(output.weight)
+
+
+def _centred_rows(table: Any, generator: Any) -> tuple[Any, Any]:
+    """The mean of the old rows, and a sample of them around it, scaled so that their Gram matrix is the covariance."""
+    import torch
+
+    old = table.float().cpu()
+    if len(old) > _SPREAD_SAMPLE:
+        old = old[torch.randperm(len(old), generator=generator)[:_SPREAD_SAMPLE]]
+    mean = old.mean(dim=0)
+    return mean, (old - mean) / len(old) ** 0.5
+
+
+def _waveform_rows(ecg_tokenizer: Any, old: Any, generator: Any) -> Any:
+    """Rows of the ECG tokens around the mean; `old` is scaled, so the squares of all its numbers sum to a row's."""
+    import torch
+
+    features = torch.from_numpy(waveform_features(ecg_tokenizer)).float()
+    rows = features @ (torch.randn(features.shape[1], len(old), generator=generator) @ old)
+    return rows * (old.square().sum() / rows.square().sum(dim=1).mean()).sqrt()
 
 
 def save_ecg_parts(folder: str | Path, ecg_processor: Any, prompt: EcgPrompt) -> Path:

@@ -11,14 +11,25 @@ from transformers import (
     AutoTokenizer,
     GemmaConfig,
     GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
     Qwen2Config,
 )
 
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, VocabularyError
 from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
-from ecgbyte_hf.training.extend_llm import ecg_token_strings, extend_llm, load_prompter, save_ecg_parts
+from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+from ecgbyte_hf.training.extend_llm import (
+    ROW_INITS,
+    ecg_token_strings,
+    extend_llm,
+    init_rows,
+    load_prompter,
+    save_ecg_parts,
+)
 from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
+from ecgbyte_hf.training.token_waveforms import token_waveforms
 
 PROMPT = EcgPrompt(max_length=200, reserve=16)
 COMMON = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
@@ -163,24 +174,35 @@ def changed_tokenizer(llama, folder, **tokens):
 
 
 class TestRows:
-    def test_the_seed_decides(self, llama, processor, tmp_path):
+    @pytest.mark.parametrize("init", sorted(set(ROW_INITS) - {"mean"}))
+    def test_the_seed_decides(self, llama, processor, tmp_path, init):
         def new_rows(name, **options):
-            made = extend_llm(str(llama), processor, tmp_path / name, prompt=PROMPT, **options)
+            made = extend_llm(str(llama), processor, tmp_path / name, prompt=PROMPT, init=init, **options)
             return rows_of(AutoModelForCausalLM.from_pretrained(made.folder))[0][300:]
 
+        before = torch.random.get_rng_state()
         first, again, other = new_rows("a"), new_rows("b"), new_rows("c", seed=1)
-        assert torch.equal(first, again) and not torch.allclose(first, other)
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert init == "resize" or (first - other).abs().mean() > 0.1 * first.std()
+        assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_rows_of_a_separate_output_layer_are_the_mean_of_the_old(self, llama, processor, tmp_path):
-        made = extend_llm(str(llama), processor, tmp_path / "a", prompt=PROMPT)
+    @pytest.mark.parametrize("init", ROW_INITS)
+    def test_rows_of_a_separate_output_layer_are_the_mean_of_the_old(self, llama, processor, tmp_path, init):
+        made = extend_llm(str(llama), processor, tmp_path / "a", prompt=PROMPT, init=init)
         _, outputs = rows_of(AutoModelForCausalLM.from_pretrained(made.folder))
-        torch.testing.assert_close(outputs[300:], outputs[:300].mean(0).expand(88, -1))
+        # transformers adds 1e-9 of the covariance.
+        near = {"rtol": 0, "atol": 3e-4 * outputs[:300].std().item()} if init == "resize" else {}
+        torch.testing.assert_close(outputs[300:], outputs[:300].mean(0).expand(88, -1), **near)
 
-    def test_mean_is_there_by_name(self, llama, processor, tmp_path):
-        made = extend_llm(str(llama), processor, tmp_path / "a", prompt=PROMPT, init="mean")
-        inputs, _ = rows_of(AutoModelForCausalLM.from_pretrained(made.folder))
-        assert torch.pdist(inputs[300:]).max() < 1e-3 * torch.pdist(inputs[:300]).median()
-        with pytest.raises(VocabularyError, match="known: spread, mean"):
+    def test_mean_and_resize_leave_the_tokens_alike(self, llama, processor, tmp_path):
+        for init, closeness in (("mean", 0.0), ("resize", 1e-3)):
+            made = extend_llm(str(llama), processor, tmp_path / init, prompt=PROMPT, init=init)
+            inputs, _ = rows_of(AutoModelForCausalLM.from_pretrained(made.folder))
+            assert torch.pdist(inputs[300:]).max() <= closeness * torch.pdist(inputs[:300]).median()
+            torch.testing.assert_close(inputs[300:].mean(0), inputs[:300].mean(0), rtol=0, atol=1e-4)
+
+    def test_an_unknown_start_is_refused(self, llama, processor, tmp_path):
+        with pytest.raises(VocabularyError, match="known: spread, waveform, mean, resize"):
             extend_llm(str(llama), processor, tmp_path / "b", init="zero")
 
     def test_dtype_is_kept(self, llama, processor, tmp_path):
@@ -190,6 +212,80 @@ class TestRows:
         made = extend_llm(str(half), processor, tmp_path / "out", prompt=PROMPT)
         assert json.loads((made.folder / "config.json").read_text())["dtype"] == "bfloat16"
         assert AutoModelForCausalLM.from_pretrained(made.folder, dtype="auto").dtype == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def many_tokens(small_prepared, processor):
+    """626 tokens: enough for each to have others that look alike."""
+    return EcgByteTokenizer.train_from_iterator(
+        (signal for _, signal in small_prepared.iter_signals(small_prepared.ecg_ids)),
+        600,
+        calibration=processor.tokenizer.calibration,
+        sampling_rate=100,
+        leads=processor.tokenizer.leads,
+    )
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """A model of 3,000 old rows that vary ten times as much in 16 of 64 directions, and 628 new ones."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=3628, hidden_size=64, intermediate_size=8, num_hidden_layers=1)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, :16] *= 10
+        model.get_input_embeddings().weight[:3000] += 0.05
+    return model
+
+
+def started(model, tokenizer, init):
+    """Old rows and new ones."""
+    init_rows(model, tokenizer, 3000, 3628, init=init, seed=0)
+    table = model.get_input_embeddings().weight.detach().clone()
+    return table[:3000], table[3000:]
+
+
+@pytest.fixture(scope="module")
+def rows(uneven, many_tokens):
+    return started(uneven, many_tokens, "waveform")
+
+
+class TestWaveformRows:
+    def test_have_the_old_rows_mean_and_norm(self, rows):
+        old, new = rows
+        tokens = new[2:] - old.mean(0)
+        assert tokens.square().sum(1).mean() == pytest.approx((old - old.mean(0)).square().sum(1).mean().item())
+        torch.testing.assert_close(tokens.mean(0), torch.zeros(64), rtol=0, atol=1e-5)
+        norms = tokens.norm(dim=1) / (old - old.mean(0)).norm(dim=1).mean()
+        assert norms.min() > 0.3 and norms.max() < 2.5
+
+    def test_have_the_old_rows_covariance(self, rows):
+        old, new = rows
+        for part in (old, new):
+            shares = part.var(0) / part.var(0).sum()
+            assert shares[:16].sum() == pytest.approx(1600 / 1648, abs=0.02)
+
+    def test_are_near_each_other_where_the_waveforms_are(self, rows, many_tokens):
+        """By another measure than the features: the mean distance in mV of waveforms of the same length."""
+        _, new = rows
+        waves = token_waveforms(many_tokens)
+        apart = torch.cdist(new[2:], new[2:]).numpy()
+        near, others = [], []
+        for token, wave in enumerate(waves):
+            same = [other for other, theirs in enumerate(waves) if len(theirs) == len(wave) and other != token]
+            if len(same) > 10:
+                nearest = min(same, key=lambda other: np.abs(waves[other] - wave).mean())
+                near.append(apart[token, nearest])
+                others.append(np.median(np.delete(apart[token], token)))
+        assert len(near) > 400
+        assert np.mean(near) < 0.35 * np.mean(others)
+        assert np.mean(np.less(near, others)) > 0.95
+
+    def test_start_and_end_are_no_waveforms(self, uneven, many_tokens, rows):
+        _, new = rows
+        _, spread = started(uneven, many_tokens, "spread")
+        torch.testing.assert_close(new[:2], spread[:2])
+        assert not torch.isclose(new[2:], spread[2:]).all(dim=1).any()
 
 
 class TestTokens:
