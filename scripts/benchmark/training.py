@@ -9,7 +9,7 @@ Examples:
 Simulated ECGs of 12 leads with 15 questions each, cut to prompts of --max-length tokens; random weights; LoRA on the
 seven projections. Every way runs in a process of its own; the first steps do not count. Useful tokens are positions
 that are no padding. The folder of --output gets training.json (every count, versions, machine) and training.md.
-On a GPU nothing was measured yet.
+The option for a GPU has not been run yet.
 """
 
 from __future__ import annotations
