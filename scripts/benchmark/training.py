@@ -9,7 +9,7 @@ Examples:
 Simulated ECGs of 12 leads with 15 questions each, cut to prompts of --max-length tokens; random weights; LoRA on the
 seven projections. Every way runs in a process of its own; the first steps do not count. Useful tokens are positions
 that are no padding. The folder of --output gets training.json (every count, versions, machine) and training.md.
-On a GPU nothing was measured yet.
+The option for a GPU has not been run yet.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def write_rows(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """ECGs, a tokenizer, an extended model (for its tokenizer) and the rows of each format; counts by format."""
     from ecgbyte_hf.data.encode import encode_rows
     from ecgbyte_hf.data.prompts import EcgPrompt
-    from ecgbyte_hf.data.simulator import ATTRIBUTES
     from ecgbyte_hf.data.sources import prepare_synthetic
+    from ecgbyte_hf.data.synthetic import ATTRIBUTES
     from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
     from ecgbyte_hf.training.extend_llm import extend_llm, load_prompter
@@ -156,10 +156,11 @@ def text_of(results: dict[str, Any]) -> str:
     where = f"{machine['cpu']}, {given['threads']} thread(s)" if by_cpu else machine["gpu"]
     rows = results["rows"]
     lines = [
-        f"Shape `{given['shape']}` with random weights, LoRA, {given['attention']}, {where}; {given['steps']} steps of "
-        f"{given['batch_size']} rows, rows of one question up to {given['max_length']} tokens.",
-        f"{rows['text']['questions']} questions are {rows['text']['rows']} separate, {rows['grouped']['rows']} grouped "
-        f"and {rows['shared']['rows']} shared-prefix rows (the longest {rows['shared']['longest_row_tokens']} tokens). "
+        f"Shape `{given['shape']}` with random weights, LoRA, {given['attention']}, {where}; {given['steps']} steps "
+        f"of {given['batch_size']} rows, rows of one question up to {given['max_length']} tokens.",
+        f"{rows['text']['questions']} questions are {rows['text']['rows']} separate, {rows['grouped']['rows']} "
+        f"grouped and {rows['shared']['rows']} shared-prefix rows (the longest "
+        f"{rows['shared']['longest_row_tokens']} tokens). "
         + ("Seconds are the processor's; memory is what came on top of the loaded model." if by_cpu else ""),
         "",
         "| way | questions/s | x plain | useful tokens/s | padding | positions per question | peak memory |",
