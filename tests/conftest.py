@@ -123,3 +123,21 @@ def small_llm(small_prepared: "PreparedData", small_ecg_byte: Path) -> Path:
     )
     processor = EcgByteProcessor.from_pretrained(small_ecg_byte)
     return extend_llm(str(base), processor, small_prepared.folder.with_name("extended"), prompt=prompt).folder
+
+
+@pytest.fixture(scope="session")
+def lively_llm(small_llm: Path) -> Path:
+    """The folder of `small_llm` with weights ten times as large, so that its answers differ and some of them end."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(small_llm, small_llm.with_name("lively"))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(10.0)
+        model.get_output_embeddings().weight[1] *= 3.0  # the end of sequence
+    model.save_pretrained(folder)
+    return folder

@@ -26,8 +26,6 @@ _GREEDY: dict[str, Any] = {
     "top_k": None,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
 }
 
 

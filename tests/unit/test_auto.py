@@ -214,6 +214,8 @@ import ecgbyte_hf, importlib
 assert "transformers" not in sys.modules
 import transformers
 found = classes()
+import transformers.pipelines
+assert "ecg-question-answering" in transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks()
 loaders = {type(sys.modules[name].__spec__.loader).__name__ for name in ecgbyte_hf.models.auto.REGISTRATIONS}
 module = importlib.reload(sys.modules["transformers.models.auto.tokenization_auto"])
 reloaded = type(module.AutoTokenizer.from_pretrained(folder)).__name__

@@ -21,23 +21,8 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, VocabularyError
 
 
 @pytest.fixture(scope="module")
-def lively(small_llm, tmp_path_factory):
-    """The tiny model with weights ten times as large, so that its answers differ and some of them end."""
-    folder = shutil.copytree(small_llm, tmp_path_factory.mktemp("lively") / "model")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(10.0)
-        model.get_output_embeddings().weight[1] *= 3.0  # the end of sequence
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(lively):
-    return EcgLanguageModel.load(lively, device="cpu")
+def model(lively_llm):
+    return EcgLanguageModel.load(lively_llm, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +210,8 @@ class TestAnswers:
             return real(self, prompts, **kwargs)
 
         monkeypatch.setattr(EcgLanguageModel, "complete", watched)
-        generate_answers(model, rows, prompter, options, tmp_path / "a.jsonl", batch_size=4, max_new_tokens=1)
+        settings = {"batch_size": 4, "max_new_tokens": 1, "shared_prefix": "off"}
+        generate_answers(model, rows, prompter, options, tmp_path / "a.jsonl", **settings)
         assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 5
 
     @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"max_new_tokens": 0}])
@@ -248,10 +234,12 @@ class TestOneQuestion:
 class TestLoad:
     # Of peft 0.21 with transformers 5.23, in nobody's hands here.
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-    def test_an_adapter_finds_the_ecg_parts_and_tokenizer_of_its_base(self, lively, model, prompter, rows, tmp_path):
+    def test_an_adapter_finds_the_ecg_parts_and_tokenizer_of_its_base(
+        self, lively_llm, model, prompter, rows, tmp_path
+    ):
         from peft import LoraConfig, get_peft_model
 
-        base = AutoModelForCausalLM.from_pretrained(lively)
+        base = AutoModelForCausalLM.from_pretrained(lively_llm)
         torch.manual_seed(5)
         adapter = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
         adapter.save_pretrained(tmp_path / "adapter")
@@ -283,9 +271,9 @@ class TestLoad:
         with pytest.raises(VocabularyError, match="has 86 tokens and the language model knows 0"):
             make_prompter(base, small_prepared, rows)
 
-    def test_other_weights_are_another_source(self, lively, small_llm):
-        assert EcgLanguageModel.load(lively).source == EcgLanguageModel.load(lively).source
-        assert EcgLanguageModel.load(lively).source != EcgLanguageModel.load(small_llm).source
+    def test_other_weights_are_another_source(self, lively_llm, small_llm):
+        assert EcgLanguageModel.load(lively_llm).source == EcgLanguageModel.load(lively_llm).source
+        assert EcgLanguageModel.load(lively_llm).source != EcgLanguageModel.load(small_llm).source
 
 
 class TestFile:
