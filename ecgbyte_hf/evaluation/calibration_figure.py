@@ -12,6 +12,10 @@ from ecgbyte_hf.interpretation.figures import save_figure
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
+# A bin of fewer questions is drawn hollow: its share may be far off by chance.
+_FEW = 20
+
+
 def plot_calibration(labels: Mapping[str, Any]) -> Any:
     """A line for each system over the diagonal of perfect calibration, and below how many questions are in each bin.
 
@@ -35,15 +39,21 @@ def plot_calibration(labels: Mapping[str, Any]) -> Any:
             [one["mean_probability"] for one in filled],
             [one["share_of_yes"] for one in filled],
             color=colour,
-            marker="o",
-            markersize=5,
             linewidth=2.0 if number == 0 else 1.2,
             label=f"{name}: ECE {fit['ece']:.3f}, Brier {fit['brier']:.3f}",
+        )
+        above.scatter(
+            [one["mean_probability"] for one in filled],
+            [one["share_of_yes"] for one in filled],
+            s=30,
+            edgecolors=colour,
+            facecolors=[colour if one["n"] >= _FEW else "white" for one in filled],
+            zorder=3,
         )
         size = fit["bins"][0]["to"] - fit["bins"][0]["from"]
         places = [one["from"] + size * (0.1 + width * (number + 0.5)) for one in fit["bins"]]
         below.bar(places, [one["n"] for one in fit["bins"]], width=size * width, color=colour)
-    above.set_ylabel("share of questions whose answer is yes")
+    above.set_ylabel(f"share of questions whose answer is yes (hollow: fewer than {_FEW})")
     above.set_ylim(-0.02, 1.02)
     above.legend(loc="upper left", frameon=False, fontsize=9)
     below.set_xlabel("probability of yes")

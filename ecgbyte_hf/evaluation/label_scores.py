@@ -185,9 +185,9 @@ def score_labels(questions: VerifyQuestions, scored: Sequence[Row], *, system: s
 
     Returns:
         The scores. `report`: `by_attribute`: attribute type -> `labels` (label -> `n`, `positives`, `prevalence`;
-        `sensitivity`, `specificity`, `ppv`; with probabilities `auc`, `average_precision`, `brier`) and, with
+        `sensitivity`, `specificity`, `ppv`, `f1`; with probabilities `auc`, `average_precision`, `brier`) and, with
         probabilities, `macro_auc`, `brier`, `ece`; over all labels `macro_auc` and `calibration`. Each of
-        `sensitivity`, `specificity`, `ppv`, `auc`, `macro_auc` is `{value, ci95}`; None stands for what does not
+        `sensitivity`, `specificity`, `ppv`, `f1`, `auc`, `macro_auc` is `{value, ci95}`; None stands for what does not
         exist, such as the sensitivity of a label that is in no record.
 
     Raises:
@@ -364,7 +364,7 @@ def _answered(row: Row) -> bool | None:
 
 
 def _rates(questions: VerifyQuestions, answers: Sequence[bool | None]) -> list[dict[str, Any]]:
-    """Counts, sensitivity, specificity and positive predictive value of each label."""
+    """Counts, sensitivity, specificity, positive predictive value and F1 of each label."""
     positive, count = questions.positive, len(questions.names)
     yes = np.array([answer is True for answer in answers])
     no = np.array([answer is False for answer in answers])
@@ -391,6 +391,10 @@ def _rates(questions: VerifyQuestions, answers: Sequence[bool | None]) -> list[d
             above, below = 2 * place, 2 * place + 1
             value = _ratio(totals[above, label], totals[below, label])
             entry[name] = _with_interval(float(value), _ratio(resampled[above, label], resampled[below, label]))
+        # F1 = 2 * right yes / (questions whose answer is yes + answers of yes).
+        value = _ratio(2 * totals[0, label], totals[1, label] + totals[5, label])
+        drawn = _ratio(2 * resampled[0, label], resampled[1, label] + resampled[5, label])
+        entry["f1"] = _with_interval(float(value), drawn)
         found.append(entry)
     return found
 

@@ -37,14 +37,14 @@ def _label_sections(labels: Mapping[str, Any]) -> Iterator[str]:
     systems = labels["systems"]
     for group, mine in systems["model"]["by_attribute"].items():
         others = [name for name in systems if name != "model" and "macro_auc" in systems[name]["by_attribute"][group]]
-        header = ["label", "n", "% yes", "sensitivity", "specificity", "PPV"]
+        header = ["label", "n", "% yes", "sensitivity", "specificity", "PPV", "F1"]
         has_scores = "macro_auc" in mine
         if has_scores:
             header += ["AUC", "average precision", "Brier"]
         lines = [[*header, *(f"AUC of {name}" for name in others)]]
         for label, one in mine["labels"].items():
             cells = [label, str(one["n"]), percent(one["prevalence"])]
-            cells += [_estimate(one[name]) for name in ("sensitivity", "specificity", "ppv")]
+            cells += [_estimate(one[name]) for name in ("sensitivity", "specificity", "ppv", "f1")]
             if has_scores:
                 precision = one["average_precision"]
                 cells += [_estimate(one["auc"]), _NOTHING if precision is None else percent(precision)]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
 from ecgbyte_hf.evaluation.label_scores import (
     auc_difference,
@@ -78,7 +78,8 @@ class TestAgainstScikitLearn:
             assert found["sensitivity"]["value"] == pytest.approx(said[truth].mean())
             assert found["specificity"]["value"] == pytest.approx((~said)[~truth].mean())
             assert found["ppv"]["value"] == pytest.approx(truth[said].mean())
-            for name in ("auc", "sensitivity", "specificity", "ppv"):
+            assert found["f1"]["value"] == pytest.approx(f1_score(truth, said))
+            for name in ("auc", "sensitivity", "specificity", "ppv", "f1"):
                 low, high = found[name]["ci95"]
                 assert low < found[name]["value"] < high
 
@@ -242,3 +243,20 @@ class TestResamples:
     def test_nothing_to_resample(self):
         with pytest.raises(EcgDataError, match="0 questions"):
             ClusterResamples([])
+
+
+class TestFigure:
+    def test_lines_are_the_reliability_table(self, many):
+        from ecgbyte_hf.evaluation.calibration_figure import plot_calibration
+
+        questions = verify_questions(many, n_resamples=5)
+        report = score_labels(questions, many).report
+        silent = score_labels(questions, [{**one, "option_logprobs": None} for one in many]).report
+        figure = plot_calibration({"systems": {"model": report, "majority": silent}})
+        above, below = figure.axes
+        diagonal, line = above.lines  # one system has no probabilities
+        filled = [one for one in report["calibration"]["bins"] if one["n"]]
+        assert list(line.get_xdata()) == [one["mean_probability"] for one in filled]
+        assert list(line.get_ydata()) == [one["share_of_yes"] for one in filled]
+        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+        assert sum(bar.get_height() for bar in below.patches) == 600
