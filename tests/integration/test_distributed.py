@@ -37,6 +37,8 @@ OPTIONS = {
     "eval_strategy": "steps",
     "save_strategy": "steps",
     "eval_steps": 1,
+    # The trainer's validation loss is the mean over batches: of single rows, it does not depend on who has which.
+    "per_device_eval_batch_size": 1,
     "save_steps": 1,
     "load_best_model_at_end": "true",
     "use_peft": "true",
