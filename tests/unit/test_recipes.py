@@ -1,0 +1,227 @@
+"""The recipes: what the paper's says, what `trl sft` can read of them, and the chain of commands at a tiny size.
+
+That each of them trains is in test_sft.py.
+"""
+
+import os
+import subprocess
+import threading
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, get_scheduler
+from trl import get_peft_config
+
+from ecgbyte_hf import cli
+from ecgbyte_hf.models.errors_ecg_byte import EcgError
+from ecgbyte_hf.training import sft
+
+# TRL and PEFT use the old name, whatever is set; the new one is not known to all versions that setup.py allows.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
+OWN_KEYS = {field.name for field in fields(sft.EcgArguments)}
+NAMES = ["--model_name_or_path", "model", "--dataset_name", "rows"]
+CPU = ["--bf16", "false", "--dtype", "float32", "--use_cpu", "true"]
+
+
+def read(name):
+    return yaml.safe_load((FOLDER / name).read_text())
+
+
+def options_of(name):
+    return sft.parse_options(["--config", str(FOLDER / name), *NAMES, *CPU])[0]
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", ["paper", "packed"])
+    def test_the_recipe_for_trl_lacks_only_what_trl_lacks(self, name):
+        ours = {key: value for key, value in read(f"sft_{name}.yaml").items() if key not in OWN_KEYS}
+        assert read(f"trl_sft_{name}.yaml") == ours
+
+    def test_the_papers(self):
+        """REFERENCE section 4."""
+        options = options_of("sft_paper.yaml")
+        training, model = options.training, options.model
+        assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (16, 32, 0.05)
+        assert (training.adam_beta1, training.adam_beta2, training.adam_epsilon) == (0.9, 0.99, 1e-8)
+        assert (training.weight_decay, training.max_grad_norm) == (1e-2, 1.0)
+        assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 1)
+        assert (training.num_train_epochs, training.max_length) == (1, 1024)
+        assert (training.packing, training.completion_only_loss) == (False, True)
+        assert (training.load_best_model_at_end, training.metric_for_best_model) == (True, "eval_loss")
+        assert (options.ecg.train_ecg_rows, options.ecg.early_stopping_patience) == (False, 5)
+
+    def test_the_papers_schedule_is_noams(self):
+        training = options_of("sft_paper.yaml").training
+        optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+        schedule = get_scheduler(training.lr_scheduler_type, optimiser, num_warmup_steps=training.warmup_steps)
+        (rate,) = schedule.lr_lambdas
+        for step in (1, 100, 500, 2000, 20000):
+            noam = 2048**-0.5 * min(step**-0.5, step * 500**-1.5)
+            assert training.learning_rate * rate(step) == pytest.approx(noam, rel=1e-3)
+
+    def test_llamas_layers_are_the_papers_seven(self, small_llm):
+        model = AutoModelForCausalLM.from_pretrained(small_llm)
+        adapter = get_peft_model(model, get_peft_config(options_of("trl_sft_paper.yaml").model))
+        names = {name.rpartition(".")[2] for name in adapter.peft_config["default"].target_modules}
+        assert names == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
+
+    def test_shared_rows_are_not_packed(self):
+        shared, packed = read("sft_shared.yaml"), read("sft_packed.yaml")
+        changed = {"packing", "per_device_train_batch_size", "gradient_accumulation_steps"}
+        assert {key for key in packed if shared[key] != packed[key]} == changed and shared.keys() == packed.keys()
+        assert shared["packing"] is False
+
+    def test_the_readme_has_all(self):
+        text = (FOLDER / "README.md").read_text()
+        names = {path.name for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".sh")}
+        assert {name for name in names if name not in text} == set()
+
+
+class TestAccelerate:
+    @pytest.mark.parametrize("path", sorted((FOLDER / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+    def test_accelerate_knows_every_key(self, path):
+        load_config_from_file(str(path))  # refuses unknown keys of the first level
+        parser = launch_command_parser()
+        arguments = parser.parse_args(["--config_file", str(path), "-m", "ecgbyte_hf.cli"])
+        for inner in (value for value in yaml.safe_load(path.read_text()).values() if isinstance(value, dict)):
+            assert all(hasattr(arguments, key) for key in inner)
+        merged, _, _ = _validate_launch_command(arguments)
+        kind = "ddp" if path.stem.startswith("ddp") else path.stem
+        assert merged.multi_gpu == (kind == "ddp")
+        assert merged.use_fsdp == (kind == "fsdp2") and (not merged.use_fsdp or str(merged.fsdp_version) == "2")
+        assert merged.use_deepspeed == kind.startswith("zero")
+        assert not merged.use_deepspeed or merged.zero_stage == int(kind[-1])
+        assert merged.use_cpu == (path.stem == "ddp_cpu")
+
+    def test_a_file_that_is_not_there(self, small_llm, capsys):
+        given = ["--model_name_or_path", str(small_llm), "--dataset_name", "rows", *CPU]
+        assert cli.main(["sft", *given, "--accelerate_config", "many.yaml"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("ecgbyte sft: Accelerate config many.yaml is neither a file") and said.count("\n") == 1
+
+    @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+    def test_sharing_out_without_gpus_is_refused(self, name, small_llm, tmp_path, monkeypatch):
+        options = sft.parse_options(["--model_name_or_path", str(small_llm), "--dataset_name", "rows", *CPU])[0]
+        monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+        with pytest.raises(EcgError, match=f"{name} shares a model out to GPUs, and there is none here"):
+            sft._check_distribution(options)
+
+
+class Commands:
+    """A stand-in of `ecgbyte` on the PATH that has this process run the command: no torch is imported anew."""
+
+    SCRIPT = '#!/usr/bin/env bash\nprintf "%s\\0" "$@" >"{0}/asked"\nread -r code <"{0}/answered"\nexit "$code"\n'
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("asked", "answered"):
+            os.mkfifo(folder / name)
+        (folder / "ecgbyte").write_text(self.SCRIPT.format(folder))
+        (folder / "ecgbyte").chmod(0o755)
+
+    def run(self, script, variables):
+        """Its exit code, and the commands that it gave."""
+        environment = {**os.environ, **variables, "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        ended = []
+
+        def wait():
+            ended.append(subprocess.run(["bash", str(FOLDER / script)], env=environment, timeout=300).returncode)
+            (self.folder / "asked").write_bytes(b"")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        given = []
+        while words := (self.folder / "asked").read_bytes().decode().split("\0")[:-1]:
+            given.append(words)
+            (self.folder / "answered").write_text(f"{self._answer(words)}\n")
+        thread.join()
+        return ended[0], given
+
+    def _answer(self, words):
+        if words[0] != "sft":
+            return cli.main(words)
+        sft.train(words[1:])
+        return 0
+
+
+@pytest.fixture
+def commands(tmp_path):
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    return Commands(folder)
+
+
+class TestChain:
+    @pytest.mark.slow
+    def test_the_way_to_the_scores_and_again(self, commands, small_llm, tmp_path, capsys):
+        base = small_llm.with_name("tiny-llama")
+        variables = {
+            "OUTPUT": str(tmp_path / "runs"),
+            "DATA_SET": "synthetic",
+            "PREPARE_ARGUMENTS": "--records 40 --sampling-rate 100 --leads II --profile none",
+            "NUM_MERGES": "20",
+            "MAX_LENGTH": "384",
+            "WINDOWS": "10",
+            "BASE_MODEL": str(base),
+            "SEEDS": "4",
+            "SFT_ARGUMENTS": "--max_steps 2 --report_to none --disable_tqdm true --dataloader_pin_memory false "
+            "--gradient_checkpointing false --eval_steps 2 --save_steps 2 " + " ".join(CPU),
+            "GENERATE_ARGUMENTS": "--max-new-tokens 2 --device cpu",
+            "EVALUATE_ARGUMENTS": "--no-rule --resamples 20",
+        }
+        code, given = commands.run("segment_length.sh", variables)
+        assert code == 0
+        names = [words[0] for words in given]
+        first = ["prepare", "train-tokenizer", "extend-llm", "encode", "encode"]
+        assert names == [*first, "sft", "generate", "sft", *["generate"] * 3, "evaluate"]
+        training = given[7]
+        assert training[training.index("--learning_rate") + 1] == "0.007906"  # (500 * 32) ** -0.5
+        assert training[training.index("--seed") + 1] == "4"
+        assert all("--window-seconds 10" in " ".join(words) for words in given if words[0] in ("encode", "generate"))
+        (experiment,) = (tmp_path / "runs").glob("synthetic-10s-20-384-*")
+        report = (experiment / "seed-4" / "report.md").read_text()
+        assert all(name in report for name in ("majority", "question_only", "shuffled", "zero_signal"))
+
+        # Again: only what is quick, or goes on by itself.
+        code, given = commands.run("segment_length.sh", variables)
+        assert code == 0 and {words[0] for words in given} == {"generate", "evaluate"}
+        code, given = commands.run("paper.sh", variables | {"MAX_RECORDS": "7"})
+        assert code == 2 and given == []
+
+    @pytest.mark.parametrize(
+        ("script", "variables", "varied"),
+        [
+            ("num_merges.sh", {"MERGES": "20 30"}, ["tokenizer-synthetic-20", "tokenizer-synthetic-30"]),
+            ("sequence_length.sh", {}, ["model-synthetic-9-1024-base", "model-synthetic-9-2048-base"]),
+            ("base_models.sh", {"BASE_MODELS": "a/b c/d"}, ["model-synthetic-9-1024-b", "model-synthetic-9-1024-d"]),
+            ("data_sets.sh", {"DATA_SETS": "synthetic ptb_xl"}, ["prepared-synthetic", "prepared-ptb_xl"]),
+        ],
+    )
+    def test_what_is_varied(self, script, variables, varied, tmp_path):
+        """Every command succeeds and makes nothing, so that all of them are given."""
+        stub = tmp_path / "ecgbyte"
+        # The learning rate is worked out from the model's width.
+        stub.write_text(
+            f'#!/usr/bin/env bash\necho "$*" >>"{tmp_path}/given"\n'
+            '[[ $1 != extend-llm ]] || { mkdir -p "${@: -1}"; echo \'{"n_embd": 1600}\' >"${@: -1}/config.json"; }\n'
+        )
+        stub.chmod(0o755)
+        usual = {"OUTPUT": "runs", "DATA_SET": "synthetic", "NUM_MERGES": "9", "BASE_MODEL": "some/base", "SEEDS": "0"}
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PTB_XL_DIR": "ptb-xl"}
+        subprocess.run(
+            ["bash", str(FOLDER / script)], env=environment | usual | variables, cwd=tmp_path, check=True, timeout=60
+        )
+        given = (tmp_path / "given").read_text()
+        assert all(f"runs/{name}" in given for name in varied)
+        assert given.count("--learning_rate 0.001118") == given.count("\nsft") > 0
+        if script == "data_sets.sh":
+            pairs = [line.split()[2].rpartition("/")[2] for line in given.splitlines() if line.startswith("evaluate")]
+            assert pairs == ["prepared-synthetic", "prepared-ptb_xl"] * 2
