@@ -782,6 +782,8 @@ def _encode(options: argparse.Namespace) -> int:
                 "leads; no text was cut"
             )
         _say(f"  longest row: {counts['longest_row_tokens']} tokens")
+    if options.turns == "all" and options.row_format == "messages":
+        _say("train on these rows with --assistant_only_loss true: else the prompts carry loss too")
     return 0
 
 

@@ -24,15 +24,20 @@ SYSTEM = {"llama": "Answer {briefly}.", "chatml": None, "gemma": "Answer {briefl
 
 
 @pytest.fixture(scope="module")
-def extended(small_prepared, small_ecg_byte, tmp_path_factory):
-    """The folder of a model in the manner of each family, extended for its chat."""
+def bases(small_prepared, tmp_path_factory):
+    """The folder of a model in the manner of each family."""
+    texts = texts_of(small_prepared, PROMPT)[:50]
+    return {family: save_chat_model(tmp_path_factory.mktemp(family), family, texts) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def extended(bases, small_ecg_byte):
+    """The same extended for their chat."""
     processor = EcgByteProcessor.from_pretrained(small_ecg_byte)
     folders = {}
-    for family in FAMILIES:
-        base = save_chat_model(tmp_path_factory.mktemp(family), family, texts_of(small_prepared, PROMPT)[:50])
-        out = base.with_name(f"{family}-ecg")
+    for family, base in bases.items():
         options = {"prompt": PROMPT, "prompt_format": "chat", "system_prompt": SYSTEM[family]}
-        folders[family] = extend_llm(str(base), processor, out, **options).folder
+        folders[family] = extend_llm(str(base), processor, base.with_name(f"{family}-ecg"), **options).folder
     return folders
 
 
@@ -463,6 +468,43 @@ class TestSettings:
         base = small_llm.with_name("tiny-llama")
         with pytest.raises(VocabularyError, match="has no chat template"):
             extend_llm(str(base), processor, tmp_path, prompt=PROMPT, prompt_format="chat")
+
+
+class TestCommands:
+    def test_extend_and_encode(self, bases, small_prepared, small_ecg_byte, tmp_path, capsys):
+        from ecgbyte_hf.cli import main
+
+        model, rows = str(tmp_path / "model"), str(tmp_path / "rows")
+        options = ["--max-length", "640", "--system-prompt", "Be brief.", "--output", model]
+        extend = ["extend-llm", "--model", str(bases["llama"]), "--tokenizer", str(small_ecg_byte), *options]
+        assert main(extend) == 1 and "give --prompt-format chat" in capsys.readouterr().err
+        assert main([*extend, "--prompt-format", "chat"]) == 0
+        encode = [
+            "encode",
+            "--data",
+            str(small_prepared.folder),
+            "--model",
+            model,
+            "--output",
+            rows,
+            "--splits",
+            "test",
+        ]
+        assert main([*encode, "--context", "age"]) == 1 and "tells neither age" in capsys.readouterr().err
+        assert EcgPrompt.load(tmp_path / "model" / ECG_SUBFOLDER).window_seconds is None
+        assert main([*encode, "--row-format", "messages", "--window-seconds", "5"]) == 0
+        kept = EcgPrompt.load(tmp_path / "model" / ECG_SUBFOLDER)
+        assert (kept.window_seconds, kept.context, kept.system) == (5.0, [], "Be brief.")
+        assert len(pq.read_table(tmp_path / "rows/test.parquet")) == 60
+        assert main(encode) == 1 and "this model is for windows of 5 s" in capsys.readouterr().err
+
+    def test_what_extend_llm_is_told_is_kept(self, bases, small_ecg_byte, tmp_path):
+        from ecgbyte_hf.cli import main
+
+        options = ["--context", "sex", "age", "--window-seconds", "2", "--output", str(tmp_path)]
+        assert main(["extend-llm", "--model", str(bases["gemma"]), "--tokenizer", str(small_ecg_byte), *options]) == 0
+        kept = EcgPrompt.load(tmp_path / ECG_SUBFOLDER)
+        assert (kept.context, kept.window_seconds, kept.user_template) == (["sex", "age"], 2.0, None)
 
 
 class TestFiles:
