@@ -267,7 +267,7 @@ def _add_prepare(add: Adder) -> None:
         "--questions", choices=("reports", "labels"), default="reports", help="about PTB-XL (default: reports)"
     )
     questions.add_argument(
-        "--chat-file",
+        "--file",
         default="pretrain_mimic.json",
         metavar="NAME",
         help="ECG-Chat's conversations in --data-dir (default: pretrain_mimic.json)",
@@ -330,7 +330,7 @@ _PREPARE_OPTIONS = {
     "held_out_fraction": ("ecg_qa", "ptb_xl", "mimic_iv_ecg", "ecg_chat"),
     "questions": ("ptb_xl",),
     "translate": ("ptb_xl",),
-    "chat_file": ("ecg_chat",),
+    "file": ("ecg_chat",),
     "rate": ("ptb_xl",),
     "records": ("synthetic",),
 }
@@ -457,7 +457,7 @@ def _prepared(options: argparse.Namespace) -> Any:
     shared["ecg_qa_dir"] = options.ecg_qa_dir
     if options.source == "mimic_iv_ecg":
         return sources.prepare_mimic_iv_ecg(options.output, **shared)
-    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, file=options.chat_file, **shared)
+    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, file=options.file, **shared)
 
 
 def _extractor(options: argparse.Namespace) -> Any:

@@ -293,9 +293,10 @@ class TestBudget:
             for block in prompt.text.split("<|ecg_end|>")[:-1]:
                 assert 0.8 * share < block[block.index("<|ecg_start|>") :].count("<|ecg_") + 1 <= share
 
-    def test_random_texts_and_budgets(self, chat, small_prepared):
+    def test_random_texts_and_budgets(self, made, small_prepared):
         """Whatever the texts, a row is whole and within its length, or refused by name."""
-        _, prompter = chat
+        _, given = made
+        prompter = EcgPrompter(given.ecg_tokenizer, given.lm_tokenizer, given.prompt, small_prepared.signal)
         rng = np.random.default_rng(0)
         letters = np.array(list("ab .?{}\u00fc\u6f22\n-1"))
         fitted = refused = 0
@@ -312,17 +313,20 @@ class TestBudget:
             most = int(rng.integers(150, 900))
             prompter.prompt = replace(prompter.prompt, max_length=most, reserve=int(rng.integers(10, most // 2)))
             try:
-                made = prompter.training_row(row)
+                text = prompter.training_row(row)
                 ids = prompter.conversation_row(row)["input_ids"]
+                alone = [one["input_ids"] for one in prompter.grouped_rows([row])]
             except BudgetError as error:
                 assert f"sample {number}" in str(error)
                 refused += 1
                 continue
             fitted += 1
-            assert len(ids) <= most
-            assert made["completion"] == texts[1] and texts[0] in made["prompt"]
-            assert made["prompt"].count("<|ecg_start|><|ecg_") == len(row["ecg_id"])
-            assert all(turn["content"] in made["prompt"] for turn in row["history"])
+            assert len(ids) <= most and alone == [ids]
+            whole = text["prompt"] + text["completion"] + prompter.lm_tokenizer.eos_token
+            assert prompter.lm_tokenizer(whole)["input_ids"] == ids
+            assert text["completion"].strip() == texts[1] and texts[0] in text["prompt"]
+            assert text["prompt"].count("<|ecg_start|><|ecg_") == len(row["ecg_id"])
+            assert all(turn["content"] in text["prompt"] for turn in row["history"])
         assert fitted > 8 and refused > 3
 
 
