@@ -299,7 +299,7 @@ def _add_prepare(add: Adder) -> None:
         help="with --test-fold: to train on (default: those of 1 to 8 that are not tested or validated on)",
     )
     questions.add_argument(
-        "--chat-file",
+        "--file",
         default="pretrain_mimic.json",
         metavar="NAME",
         help="ECG-Chat's conversations in --data-dir (default: pretrain_mimic.json)",
@@ -367,7 +367,7 @@ _PREPARE_OPTIONS = {
     "validation_fold": ("ptb_xl",),
     "train_folds": ("ptb_xl",),
     "translate": ("ptb_xl",),
-    "chat_file": ("ecg_chat",),
+    "file": ("ecg_chat",),
     "rate": ("ptb_xl",),
     "records": ("synthetic",),
 }
@@ -501,7 +501,7 @@ def _prepared(options: argparse.Namespace) -> Any:
     shared["ecg_qa_dir"] = options.ecg_qa_dir
     if options.source == "mimic_iv_ecg":
         return sources.prepare_mimic_iv_ecg(options.output, **shared)
-    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, file=options.chat_file, **shared)
+    return sources.prepare_ecg_chat(options.output, signals_dir=options.signals_dir, file=options.file, **shared)
 
 
 def _extractor(options: argparse.Namespace) -> Any:
@@ -842,6 +842,8 @@ def _encode(options: argparse.Namespace) -> int:
                 "leads; no text was cut"
             )
         _say(f"  longest row: {counts['longest_row_tokens']} tokens")
+    if options.turns == "all" and options.row_format == "messages":
+        _say("train on these rows with --assistant_only_loss true: else the prompts carry loss too")
     return 0
 
 

@@ -122,6 +122,11 @@ def read_chat_format(tokenizer: Any) -> ChatFormat:
     lead = until_answer.removeprefix(to_answer) if until_answer.startswith(to_answer) else ""
     if lead.strip():  # the template knows no generation prompt
         to_answer, lead = until_answer, ""
+    if to_answer.count("<think>") > to_answer.count("</think>"):
+        raise VocabularyError(
+            f"the chat template of {tokenizer.name_or_path} begins answers with a thought, which the answers here do "
+            "not have; take a model that answers at once, or --prompt-format plain"
+        )
     trail = between[: len(between) - len(between.lstrip())]
     end = _end_token(tokenizer, between[len(trail) :])
     bos = added_bos(tokenizer)

@@ -1,8 +1,11 @@
 """Chat templates as frozen text: what surrounds the turns, where they end, and that nothing stands there twice."""
 
+import copy
 import json
+from pathlib import Path
 
 import pytest
+import trl
 from chat_models import FAMILIES, chat_tokenizer
 
 from ecgbyte_hf.data.chat_template import ChatFormat, added_bos, read_chat_format
@@ -94,7 +97,12 @@ class TestReading:
         [
             (None, "has no chat template; take the Instruct model, or --prompt-format plain"),
             ("{{ raise_exception('no') }}", r"refuses turns of user \(no\)"),
-            ("{% for m in messages %}{{ m['content'] }}. {% endfor %}", "ends an answer with '. PLACE-OF-Q2. '"),
+            ("{% for m in messages %}{{ m['content'] }}. {% endfor %}", "ends an answer with '. ', which is no token"),
+            (
+                "{% for m in messages %}{{ m['content'] + '<end_turn>' }}{% endfor %}"
+                "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}",
+                "begins answers with a thought",
+            ),
             ("{{ messages[0]['content'] }}", "every turn once and in order"),
             ("{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}", "every turn once and in order"),
         ],
@@ -102,6 +110,26 @@ class TestReading:
     def test_what_cannot_be_read_is_refused(self, tokenizers, template, message):
         with pytest.raises(VocabularyError, match=message):
             read_chat_format(with_template(tokenizers["gemma"], template))
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3", "gemma", "gemma3", "phi3"])
+def test_templates_of_known_families(tokenizers, name):
+    """As TRL has them: the prompt is theirs, and two turns are but for empty thoughts and what follows the last."""
+    path = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
+    tokenizer = copy.deepcopy(tokenizers["gemma"])
+    template = path.read_text(encoding="utf-8")
+    tokens = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    tokenizer.chat_template = template
+    read = read_chat_format(tokenizer)
+    assert read.end in tokens and read.answer == "{answer}"
+    for turns, options in ((TALK, {}), (TALK[:1], {"add_generation_prompt": True})):
+        given = messages([("system", "Be brief."), *turns]) if read.system else messages(turns)
+        theirs = tokenizer.apply_chat_template(given, tokenize=False, **options)
+        ours = tokenizer.apply_chat_template(given, chat_template=read.jinja(""), tokenize=False, **options)
+        theirs = theirs.replace("<think>\n\n</think>\n\n", "").removeprefix("<|bos|>")
+        rest = theirs.removeprefix(ours)
+        assert theirs == ours + rest and rest in ("", "\n", "<|eos|>", "\n<|eos|>")
 
 
 class TestPrompt:

@@ -6,7 +6,7 @@ import pytest
 from data_set_folders import make_mimic
 
 import ecgbyte_hf
-from ecgbyte_hf.data.ecg_chat import conversation_row
+from ecgbyte_hf.data.ecg_chat import conversation_questions, conversation_row
 from ecgbyte_hf.data.questions import QUESTION_FEATURES
 from ecgbyte_hf.data.splits import split_of_patient
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -122,3 +122,76 @@ def test_other_files(tmp_path):
         load(tmp_path)
     write(tmp_path, [item()], "mine.json")
     assert sum(len(rows) for rows in load(tmp_path, file="mine.json").values()) == 1
+
+
+TALK = [
+    ("human", "<ecg>\nRhythm?"),
+    ("gpt", "sinus"),
+    ("human", "Rate?"),
+    ("gpt", "70"),
+    ("human", "Axis?"),
+    ("gpt", "ok"),
+]
+
+
+class TestTurns:
+    ROW = conversation_row(item(turns=TALK), 5, "file")
+
+    def asked(self, turns):
+        return [
+            (row["sample_id"], row["question"], row["answer"], [turn["content"] for turn in row.get("history") or []])
+            for row in conversation_questions(self.ROW, turns)
+        ]
+
+    def test_what_is_made_of_a_conversation(self):
+        assert self.asked("first") == [(5, "Rhythm?", ["sinus"], [])]
+        alone = [(5000, "Rhythm?", ["sinus"], []), (5001, "Rate?", ["70"], []), (5002, "Axis?", ["ok"], [])]
+        assert self.asked("separate") == alone
+        before = [[], ["Rhythm?", "sinus"], ["Rhythm?", "sinus", "Rate?", "70"]]
+        assert self.asked("history") == [(*row[:3], said) for row, said in zip(alone, before, strict=True)]
+        assert self.asked("all") == [(5, "Axis?", ["ok"], before[2])]
+        for turns in ("first", "separate", "history", "all"):
+            for row in conversation_questions(self.ROW, turns):
+                assert "messages" not in row and row["ecg_id"] == [40689238]
+
+    @pytest.mark.parametrize(
+        "turns",
+        [TALK[:3], [*TALK[:2], *TALK[3:]], [*TALK[:2], ("system", "x"), TALK[3]], [*TALK[:2], TALK[0], TALK[2]]],
+    )
+    def test_other_orders_are_named(self, turns):
+        row = conversation_row(item(turns=turns), 9, "file")
+        assert len(conversation_questions(row, "first")) == 1
+        for choice in ("separate", "history", "all"):
+            with pytest.raises(EcgDataError, match="sample 9: got turns of user, assistant, "):
+                conversation_questions(row, choice)
+
+    def test_are_in_a_prepared_folder_and_its_windows(self, tmp_path):
+        from ecgbyte_hf.data.sources import prepare_ecg_chat
+        from ecgbyte_hf.data.windows import WindowedData
+        from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+        make_mimic(tmp_path / "mimic", 6, signals=True)
+        items = [item(40_000_000 + n, 10_000_000 + n // 2, TALK[: 2 + 2 * (n % 3)]) for n in range(6)]
+        write(tmp_path, items, "instruct.json")
+        prepared = prepare_ecg_chat(
+            tmp_path / "prepared",
+            data_dir=tmp_path,
+            signals_dir=tmp_path / "mimic",
+            file="instruct.json",
+            feature_extractor=EcgByteFeatureExtractor(profile="none", sampling_rate=50, on_problem=["amplitude"]),
+        )
+        assert prepared.report["source"] == "ecg_chat instruct"
+        rows = [row for split in prepared.splits for row in prepared.questions(split)]
+        assert len(rows) == 6
+        for row in rows:
+            made = conversation_row(items[row["sample_id"]], row["sample_id"], "file")
+            assert row == made
+            assert len(conversation_questions(row, "history")) == 1 + row["sample_id"] % 3
+        windows = WindowedData(prepared.folder, 5.0)
+        cut = [
+            one
+            for split in prepared.splits
+            for row in windows.questions(split)
+            for one in conversation_questions(row, "separate")
+        ]
+        assert len({row["sample_id"] for row in cut}) == len(cut) == 2 * (1 + 2 + 3) * 2

@@ -24,15 +24,20 @@ SYSTEM = {"llama": "Answer {briefly}.", "chatml": None, "gemma": "Answer {briefl
 
 
 @pytest.fixture(scope="module")
-def extended(small_prepared, small_ecg_byte, tmp_path_factory):
-    """The folder of a model in the manner of each family, extended for its chat."""
+def bases(small_prepared, tmp_path_factory):
+    """The folder of a model in the manner of each family."""
+    texts = texts_of(small_prepared, PROMPT)[:50]
+    return {family: save_chat_model(tmp_path_factory.mktemp(family), family, texts) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def extended(bases, small_ecg_byte):
+    """The same extended for their chat."""
     processor = EcgByteProcessor.from_pretrained(small_ecg_byte)
     folders = {}
-    for family in FAMILIES:
-        base = save_chat_model(tmp_path_factory.mktemp(family), family, texts_of(small_prepared, PROMPT)[:50])
-        out = base.with_name(f"{family}-ecg")
+    for family, base in bases.items():
         options = {"prompt": PROMPT, "prompt_format": "chat", "system_prompt": SYSTEM[family]}
-        folders[family] = extend_llm(str(base), processor, out, **options).folder
+        folders[family] = extend_llm(str(base), processor, base.with_name(f"{family}-ecg"), **options).folder
     return folders
 
 
@@ -288,9 +293,10 @@ class TestBudget:
             for block in prompt.text.split("<|ecg_end|>")[:-1]:
                 assert 0.8 * share < block[block.index("<|ecg_start|>") :].count("<|ecg_") + 1 <= share
 
-    def test_random_texts_and_budgets(self, chat, small_prepared):
+    def test_random_texts_and_budgets(self, made, small_prepared):
         """Whatever the texts, a row is whole and within its length, or refused by name."""
-        _, prompter = chat
+        _, given = made
+        prompter = EcgPrompter(given.ecg_tokenizer, given.lm_tokenizer, given.prompt, small_prepared.signal)
         rng = np.random.default_rng(0)
         letters = np.array(list("ab .?{}\u00fc\u6f22\n-1"))
         fitted = refused = 0
@@ -307,17 +313,20 @@ class TestBudget:
             most = int(rng.integers(150, 900))
             prompter.prompt = replace(prompter.prompt, max_length=most, reserve=int(rng.integers(10, most // 2)))
             try:
-                made = prompter.training_row(row)
+                text = prompter.training_row(row)
                 ids = prompter.conversation_row(row)["input_ids"]
+                alone = [one["input_ids"] for one in prompter.grouped_rows([row])]
             except BudgetError as error:
                 assert f"sample {number}" in str(error)
                 refused += 1
                 continue
             fitted += 1
-            assert len(ids) <= most
-            assert made["completion"] == texts[1] and texts[0] in made["prompt"]
-            assert made["prompt"].count("<|ecg_start|><|ecg_") == len(row["ecg_id"])
-            assert all(turn["content"] in made["prompt"] for turn in row["history"])
+            assert len(ids) <= most and alone == [ids]
+            whole = text["prompt"] + text["completion"] + prompter.lm_tokenizer.eos_token
+            assert prompter.lm_tokenizer(whole)["input_ids"] == ids
+            assert text["completion"].strip() == texts[1] and texts[0] in text["prompt"]
+            assert text["prompt"].count("<|ecg_start|><|ecg_") == len(row["ecg_id"])
+            assert all(turn["content"] in text["prompt"] for turn in row["history"])
         assert fitted > 8 and refused > 3
 
 
@@ -463,6 +472,43 @@ class TestSettings:
         base = small_llm.with_name("tiny-llama")
         with pytest.raises(VocabularyError, match="has no chat template"):
             extend_llm(str(base), processor, tmp_path, prompt=PROMPT, prompt_format="chat")
+
+
+class TestCommands:
+    def test_extend_and_encode(self, bases, small_prepared, small_ecg_byte, tmp_path, capsys):
+        from ecgbyte_hf.cli import main
+
+        model, rows = str(tmp_path / "model"), str(tmp_path / "rows")
+        options = ["--max-length", "640", "--system-prompt", "Be brief.", "--output", model]
+        extend = ["extend-llm", "--model", str(bases["llama"]), "--tokenizer", str(small_ecg_byte), *options]
+        assert main(extend) == 1 and "give --prompt-format chat" in capsys.readouterr().err
+        assert main([*extend, "--prompt-format", "chat"]) == 0
+        encode = [
+            "encode",
+            "--data",
+            str(small_prepared.folder),
+            "--model",
+            model,
+            "--output",
+            rows,
+            "--splits",
+            "test",
+        ]
+        assert main([*encode, "--context", "age"]) == 1 and "tells neither age" in capsys.readouterr().err
+        assert EcgPrompt.load(tmp_path / "model" / ECG_SUBFOLDER).window_seconds is None
+        assert main([*encode, "--row-format", "messages", "--window-seconds", "5"]) == 0
+        kept = EcgPrompt.load(tmp_path / "model" / ECG_SUBFOLDER)
+        assert (kept.window_seconds, kept.context, kept.system) == (5.0, [], "Be brief.")
+        assert len(pq.read_table(tmp_path / "rows/test.parquet")) == 60
+        assert main(encode) == 1 and "this model is for windows of 5 s" in capsys.readouterr().err
+
+    def test_what_extend_llm_is_told_is_kept(self, bases, small_ecg_byte, tmp_path):
+        from ecgbyte_hf.cli import main
+
+        options = ["--context", "sex", "age", "--window-seconds", "2", "--output", str(tmp_path)]
+        assert main(["extend-llm", "--model", str(bases["gemma"]), "--tokenizer", str(small_ecg_byte), *options]) == 0
+        kept = EcgPrompt.load(tmp_path / ECG_SUBFOLDER)
+        assert (kept.context, kept.window_seconds, kept.user_template) == (["sex", "age"], 2.0, None)
 
 
 class TestFiles:
