@@ -485,11 +485,11 @@ def _threads(num_threads: int | None) -> Iterator[None]:
         raise EcgDataError(f"got {num_threads} threads, expected at least 1")
     import torch
 
+    before = torch.get_num_threads()  # asked first: the limit below holds for torch's threads too
     try:
         limits: Any = import_module("threadpoolctl").threadpool_limits(num_threads)
     except ImportError:  # it comes with scikit-learn, without which only torch is at work
         limits = nullcontext()
-    before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
         with limits:
