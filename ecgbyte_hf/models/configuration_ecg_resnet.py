@@ -47,7 +47,6 @@ class EcgResNetConfig(PreTrainedConfig):
         dropout: dropout of the two projections that the uni-modal loss compares.
         contrastive_temperature: of both losses (`temperature` alone means that of generation to transformers).
         classifier_dropout: dropout before the classifier of `EcgResNetForSequenceClassification`.
-        initializer_range: standard deviation of the initial weights outside the convolutions.
         kwargs: what `transformers` keeps besides, such as `num_labels`, `id2label`.
 
     Raises:
@@ -79,7 +78,6 @@ class EcgResNetConfig(PreTrainedConfig):
         dropout: float = 0.1,
         contrastive_temperature: float = 0.07,
         classifier_dropout: float = 0.0,
-        initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
         """Check and keep the settings."""
@@ -116,7 +114,6 @@ class EcgResNetConfig(PreTrainedConfig):
         self.dropout = dropout
         self.contrastive_temperature = contrastive_temperature
         self.classifier_dropout = classifier_dropout
-        self.initializer_range = initializer_range
         super().__init__(**kwargs)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -116,8 +117,12 @@ class EcgResNetPreTrainedModel(EcgEncoderPreTrainedModel):
         if isinstance(module, nn.Conv1d) and module.bias is None:
             # In front of batch normalisation and ReLU (He et al., arXiv 1502.01852), as in torchvision's ResNets.
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear | nn.Conv1d):
+            # PyTorch's own, as in MERL: it keeps the size of the states whatever the width. transformers' usual 0.02
+            # shrinks them through the head's layers until the biases, the same for every ECG, outweigh them.
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         elif isinstance(module, EcgResNetAttentionPool):
-            init.normal_(module.class_token, std=self.config.initializer_range)
+            init.normal_(module.class_token)
             init.normal_(module.positions, std=1 / self.config.embedding_size)
 
 

@@ -80,9 +80,11 @@ def test_initial_weights():
     model = seeded(EcgResNetForPreTraining, resnet_config(base_channels=32, embedding_size=32))
     stem = model.encoder.stem[0].weight
     assert stem.std().item() == pytest.approx(math.sqrt(2 / (32 * 7)), rel=0.05)
-    assert model.attention_pool.class_token.std().item() == pytest.approx(0.02, rel=0.5)
+    assert model.attention_pool.class_token.std().item() == pytest.approx(1, rel=0.5)
     assert model.attention_pool.positions.std().item() == pytest.approx(1 / 32, rel=0.2)
-    assert model.ecg_projection.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    for layer in (model.ecg_projection, model.attention_pool.value, model.text_projection[0]):
+        assert layer.weight.std().item() == pytest.approx(1 / math.sqrt(3 * layer.weight[0].numel()), rel=0.1)
+        assert (layer.bias == 0).all()
 
 
 # ---- scaling ---------------------------------------------------------------------------------------------------
@@ -196,15 +198,15 @@ def test_loss_of_many_equal_pairs_is_at_most_chance():
 def test_it_learns_which_text_belongs_to_which_ecg():
     model = seeded(EcgResNetForPreTraining, resnet_config()).train()
     inputs = make_inputs("EcgResNet", batch=6)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(30):
         optimizer.zero_grad()
         output = model(**inputs)
         output.loss.backward()
         optimizer.step()
         losses.append(output.cross_modal_loss.item())
-    assert losses[0] > math.log(6) and losses[-1] < 0.3, losses
+    assert losses[0] > 2 * math.log(6) and losses[-1] < 1.0, losses
 
 
 # ---- the text tower --------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ def test_classifier_starts_from_a_pretrained_encoder(model, tmp_path):
     values = torch.randn(2, 12, 64)
     assert torch.equal(classifier.encoder(values).pooler_output, model.encoder(values).pooler_output)
     assert classifier(values).logits.shape == (2, 5)
-    assert classifier.classifier.weight.std().item() == pytest.approx(0.02, rel=0.4)
+    assert classifier.classifier.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 16), rel=0.4)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------
