@@ -20,11 +20,14 @@ _PUBLIC = {
     "EcgByteTokenizer": "ecgbyte_hf.models.tokenization_ecg_byte",
     "EcgCalibration": "ecgbyte_hf.models.tokenization_ecg_byte",
     "EcgError": "ecgbyte_hf.models.errors_ecg_byte",
+    "EcgImageProcessor": "ecgbyte_hf.models.image_processing_ecg",
     "EcgLanguageModel": "ecgbyte_hf.evaluation.language_model",
     "EcgRecord": "ecgbyte_hf.signal.records",
     "load_dataset": "ecgbyte_hf.data",
     "read_ecg": "ecgbyte_hf.signal.records",
 }
+for _encoder in _auto.ENCODERS:
+    _PUBLIC |= _encoder.public_names()
 
 __all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
 
@@ -32,8 +35,24 @@ if TYPE_CHECKING:
     from ecgbyte_hf.data import load_dataset as load_dataset
     from ecgbyte_hf.evaluation.language_model import EcgLanguageModel as EcgLanguageModel
     from ecgbyte_hf.models.configuration_ecg_byte import EcgByteConfig as EcgByteConfig
+    from ecgbyte_hf.models.configuration_ecg_clip import EcgClipConfig as EcgClipConfig
+    from ecgbyte_hf.models.configuration_ecg_clip_vit import EcgClipVitConfig as EcgClipVitConfig
+    from ecgbyte_hf.models.configuration_ecg_resnet import EcgResNetConfig as EcgResNetConfig
+    from ecgbyte_hf.models.configuration_ecg_vit import EcgVitConfig as EcgVitConfig
     from ecgbyte_hf.models.errors_ecg_byte import EcgError as EcgError
     from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor as EcgByteFeatureExtractor
+    from ecgbyte_hf.models.image_processing_ecg import EcgImageProcessor as EcgImageProcessor
+    from ecgbyte_hf.models.modeling_ecg_clip import EcgClipForPreTraining as EcgClipForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_clip import EcgClipModel as EcgClipModel
+    from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitForPreTraining as EcgClipVitForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitModel as EcgClipVitModel
+    from ecgbyte_hf.models.modeling_ecg_resnet import EcgResNetForPreTraining as EcgResNetForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_resnet import (
+        EcgResNetForSequenceClassification as EcgResNetForSequenceClassification,
+    )
+    from ecgbyte_hf.models.modeling_ecg_resnet import EcgResNetModel as EcgResNetModel
+    from ecgbyte_hf.models.modeling_ecg_vit import EcgVitForPreTraining as EcgVitForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_vit import EcgVitModel as EcgVitModel
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor as EcgByteProcessor
     from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer as EcgByteTokenizer
     from ecgbyte_hf.models.tokenization_ecg_byte import EcgCalibration as EcgCalibration

@@ -8,13 +8,90 @@ from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Encoder(NamedTuple):
+    """Where the classes of an encoder are, and under which Auto classes they are found.
+
+    Attributes:
+        prefix: what all class names begin with: `EcgResNet` of `EcgResNetConfig`, `EcgResNetModel`, ...
+        stem: what the file names end with: `ecg_resnet` of `configuration_ecg_resnet.py`, `modeling_ecg_resnet.py`.
+        classes: rest of the names of the model classes. "Model" is found by `AutoModel`, others by `AutoModel...`.
+        takes_images: the input is a picture made by `EcgImageProcessor`; else the signal.
+    """
+
+    prefix: str
+    stem: str
+    classes: tuple[str, ...] = ("Model", "ForPreTraining")
+    takes_images: bool = False
+
+    @property
+    def modeling(self) -> str:
+        """Name of the module with the models."""
+        return f"{__package__}.modeling_{self.stem}"
+
+    @property
+    def configuration(self) -> str:
+        """Name of the module with the configuration."""
+        return f"{__package__}.configuration_{self.stem}"
+
+    def config(self) -> Any:
+        """Return the class of the configuration."""
+        return getattr(import_module(self.configuration), f"{self.prefix}Config")
+
+    def public_names(self) -> dict[str, str]:
+        """Return class -> module that it is in."""
+        models = {f"{self.prefix}{rest}": self.modeling for rest in self.classes}
+        return {f"{self.prefix}Config": self.configuration} | models
+
+
+#: All encoders. A new one is two files and one line here.
+ENCODERS = (
+    Encoder("EcgResNet", "ecg_resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
+    Encoder("EcgClip", "ecg_clip", takes_images=True),
+    Encoder("EcgVit", "ecg_vit", takes_images=True),
+    Encoder("EcgClipVit", "ecg_clip_vit", takes_images=True),
+)
+
+
+class _LoadedWhenUsed(type):
+    """Stands for a model class in an Auto class until that needs it.
+
+    `from transformers import AutoTokenizer` imports the module of `AutoModel`, but not `transformers.modeling_utils`,
+    which the models need and which takes seconds (4.5 s of 10 where this was measured).
+    """
+
+    def __getattr__(cls, name: str) -> Any:
+        # `AutoModel.register` asks for config_class, to compare it with the one given: right by construction.
+        if name == "config_class" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(getattr(import_module(cls.__module__), cls.__name__), name)
+
+
+def _register_models(module: Any) -> None:
+    for encoder in ENCODERS:
+        for rest in encoder.classes:
+            stand_in = _LoadedWhenUsed(f"{encoder.prefix}{rest}", (), {"__module__": encoder.modeling})
+            auto = getattr(module, "AutoModel" if rest == "Model" else f"AutoModel{rest}")
+            auto.register(encoder.config(), stand_in, exist_ok=True)
+
+
+def _register_image_processor(module: Any) -> None:
+    from .image_processing_ecg import EcgImageProcessor
+
+    # One class whichever image library there is.
+    backends = dict.fromkeys(("torchvision", "pil"), EcgImageProcessor)
+    for encoder in ENCODERS:
+        if encoder.takes_images:
+            module.AutoImageProcessor.register(encoder.config(), image_processor_classes=backends, exist_ok=True)
 
 
 def _register_config(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
 
-    module.AutoConfig.register(EcgByteConfig.model_type, EcgByteConfig, exist_ok=True)
+    for config in (EcgByteConfig, *(encoder.config() for encoder in ENCODERS)):
+        module.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
 def _register_tokenizer(module: Any) -> None:
@@ -28,7 +105,8 @@ def _register_feature_extractor(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
     from .feature_extraction_ecg_byte import EcgByteFeatureExtractor
 
-    module.AutoFeatureExtractor.register(EcgByteConfig, EcgByteFeatureExtractor, exist_ok=True)
+    for config in (EcgByteConfig, *(encoder.config() for encoder in ENCODERS if not encoder.takes_images)):
+        module.AutoFeatureExtractor.register(config, EcgByteFeatureExtractor, exist_ok=True)
 
 
 def _register_processor(module: Any) -> None:
@@ -43,6 +121,8 @@ REGISTRATIONS: dict[str, Callable[[Any], None]] = {
     "transformers.models.auto.tokenization_auto": _register_tokenizer,
     "transformers.models.auto.feature_extraction_auto": _register_feature_extractor,
     "transformers.models.auto.processing_auto": _register_processor,
+    "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.models.auto.image_processing_auto": _register_image_processor,
 }
 
 

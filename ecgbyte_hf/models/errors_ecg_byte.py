@@ -54,3 +54,7 @@ class BudgetError(EcgError):
 
 class EcgDataError(EcgError):
     """A data set whose folder, table or row is not as its layout says."""
+
+
+class EncoderError(EcgError):
+    """A configuration or an input that an encoder of ECGs cannot take."""
