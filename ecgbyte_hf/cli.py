@@ -867,6 +867,12 @@ def _add_extend_llm(add: Adder) -> None:
     )
     command.add_argument("--system-prompt", metavar="TEXT", help="with --prompt-format chat: the system's message")
     command.add_argument(
+        "--template",
+        metavar="TEXT",
+        help="wording of a plain prompt, with {ecg} and {question} (default: the ECG, a line with the question, a line "
+        "for the answer)",
+    )
+    command.add_argument(
         "--context",
         nargs="+",
         choices=("age", "sex"),
@@ -891,7 +897,15 @@ def _add_extend_llm(add: Adder) -> None:
     command.add_argument(
         "--tiny-from",
         metavar="DIR",
-        help="make a small random Llama for this prepared folder instead of loading --model (for tests)",
+        help="make a small random Llama for this prepared folder instead of loading --model: nothing is downloaded",
+    )
+    command.add_argument(
+        "--tiny-size",
+        type=int,
+        nargs=3,
+        default=[128, 4, 512],
+        metavar=("WIDTH", "LAYERS", "WORDS"),
+        help="of --tiny-from, with the entries of its text vocabulary (default: 128 4 512)",
     )
 
 
@@ -901,7 +915,10 @@ def _extend_llm(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.prompts import EcgPrompt
     from ecgbyte_hf.training.extend_llm import extend_llm
 
+    if options.template is not None and options.prompt_format == "chat":
+        raise EcgError("--template is for --prompt-format plain; a chat has the template of its tokenizer")
     prompt = EcgPrompt(
+        **({} if options.template is None else {"template": options.template}),
         max_length=options.max_length,
         reserve=options.reserve,
         context=options.context,
@@ -914,7 +931,9 @@ def _extend_llm(options: argparse.Namespace) -> int:
             from ecgbyte_hf.data.prepared import PreparedData
             from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
 
-            model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt)))
+            width, layers, words = options.tiny_size
+            sizes = {"hidden_size": width, "num_layers": layers, "text_vocab_size": words}
+            model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt), **sizes))
         made = extend_llm(
             model,
             processor,
