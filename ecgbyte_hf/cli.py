@@ -869,8 +869,8 @@ def _add_extend_llm(add: Adder) -> None:
     command.add_argument(
         "--template",
         metavar="TEXT",
-        help="wording of a plain prompt, with {ecg} and {question} (default: the ECG, a line with the question, a line "
-        "for the answer)",
+        help="wording of a plain prompt, with {ecg} and {question} (default: the ECG, a line with the question, and a "
+        "line for the answer)",
     )
     command.add_argument(
         "--context",
