@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from ecgbyte_hf import cli
 from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter
 from ecgbyte_hf.data.encode import encode_rows
 from ecgbyte_hf.data.shared_rows import SHARED_COLUMNS, shared_rows
@@ -155,6 +157,14 @@ class TestEncode:
         assert (counts["questions"], counts["rows"]) == (30, len(rows))
         arguments = report["provenance"]["arguments"]
         assert (arguments["row_format"], arguments["max_row_tokens"]) == ("shared", 4096)
+
+    def test_by_the_command(self, small_prepared, small_llm, prompter, questions, tmp_path, capsys):
+        options = ["--row-format", "shared", "--questions-per-row", "4", "--max-row-tokens", "500"]
+        data = ["--data", str(small_prepared.folder), "--model", str(small_llm), "--splits", "validation"]
+        assert cli.main(["encode", *data, "--output", str(tmp_path), *options]) == 0
+        rows = pq.read_table(tmp_path / "validation.parquet").to_pylist()
+        assert rows == made(prompter, questions, questions_per_row=4, max_row_tokens=500)
+        assert f"30 questions in {len(rows)} rows" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("options", "message"),
