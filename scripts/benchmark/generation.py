@@ -226,7 +226,8 @@ def text_of(results: dict[str, Any]) -> str:
         "| way | ms per question | times as fast as separate | memory | answers that differ from separate |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, rounds in results["rounds_s"].items():
+    for name in LABELS:
+        rounds = results["rounds_s"][name]
         per_question = 1e3 * median(rounds) / results["questions"]
         differing = results["answers_that_differ"][name]
         lines.append(
