@@ -1120,7 +1120,7 @@ def _answer_streamer(lm_tokenizer: Any, questions: Sequence[str]) -> Any:
     """Writes each word when it is there; of several questions each before its answer."""
     from transformers import TextStreamer
 
-    class AnswerStreamer(TextStreamer):  # type: ignore[misc]
+    class AnswerStreamer(TextStreamer):
         """Gets the tokens of one prompt after another."""
 
         _waiting = list(questions) if len(questions) > 1 else []

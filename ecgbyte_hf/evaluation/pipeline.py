@@ -17,6 +17,7 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, SignalError
 TASK = "ecg-question-answering"
 _KEYS = {"ecg", "question", "sampling_rate", "leads"}
 _BATCH_SIZE = 16
+_MAX_NEW_TOKENS = 64
 
 
 class EcgLanguageModelLoader:
@@ -57,11 +58,11 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         EcgDataError: no ECG tokenizer is found.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, model: Any, tokenizer: Any = None, *, ecg_folder: Any = None, **kwargs: Any) -> None:
         if not isinstance(model, EcgLanguageModel):
@@ -71,7 +72,7 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         self.language_model: EcgLanguageModel = model
         super().__init__(model=model.model, tokenizer=model.lm_tokenizer, **kwargs)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         inputs: Any = None,
         *,
@@ -154,11 +155,10 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         prompter = EcgPrompter(parts.processor.tokenizer, parts.lm_tokenizer, parts.prompt, signals.__getitem__)
         return {"prompts": [prompter.prompt_for(row) for row in rows], "rows": rows, "size": input_["batch_size"]}
 
-    def _forward(
-        self, input_tensors: dict[str, Any], max_new_tokens: int = 64, streamer: Any = None
-    ) -> dict[str, Any]:
+    def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
         """Completions in the order of the prompts; questions about one ECG are asked together."""
         prompts: list[RenderedPrompt] = input_tensors["prompts"]
+        streamer = forward_parameters.get("streamer")
         numbers = [row["ecg_id"][0] for row in input_tensors["rows"]]
         order = sorted(range(len(prompts)), key=lambda place: (numbers[place], place))
         is_shared = len(set(numbers)) < len(numbers) and self.language_model.shared_prefix_obstacle() is None
@@ -170,7 +170,7 @@ class EcgQuestionAnsweringPipeline(Pipeline):
             batch = order[start : start + size]
             made = self.language_model.complete(
                 [prompts[place].text for place in batch],
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=forward_parameters.get("max_new_tokens", _MAX_NEW_TOKENS),
                 shared_prefix=is_shared,
                 streamer=streamer,
             )

@@ -286,7 +286,8 @@ def _score(
     waiting = [item for item in waiting if len(item[2]) > 1]
     vocabulary = logits[0].shape[-1] if logits else 1
     while waiting:
-        batch, width = [], [0] * len(cache)
+        batch: list[tuple[int, int, list[int]]] = []
+        width = [0] * len(cache)
         for index, column, answer in waiting:
             row = questions[index].row
             if batch and (width[row] + len(answer)) * len(cache) * vocabulary > _MOST_LOGITS:
