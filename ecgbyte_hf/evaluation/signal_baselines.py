@@ -210,8 +210,8 @@ def log_loss(targets: NDArray[np.float32], logits: NDArray[np.float64]) -> float
     """Mean of minus the logarithm of the right answer's probability, over the labels that are asked about.
 
     Example:
-        >>> log_loss(np.array([[1.0, 0.0, np.nan]], np.float32), np.zeros((1, 3))) == -np.log(0.5)
-        True
+        >>> round(log_loss(np.array([[1.0, 0.0, np.nan]], np.float32), np.zeros((1, 3))), 4)
+        0.6931
     """
     is_asked = ~np.isnan(targets)
     signs = 1.0 - 2.0 * targets[is_asked].astype(np.float64)
