@@ -66,6 +66,7 @@ class Resnet1d(nn.Module):
 
     def __init__(self, num_leads: int, num_labels: int) -> None:
         super().__init__()
+        self.num_labels = num_labels
         self.stem = nn.Sequential(
             nn.Conv1d(num_leads, _WIDTHS[0], _STEM_KERNEL, stride=2, padding=_STEM_KERNEL // 2, bias=False),
             nn.BatchNorm1d(_WIDTHS[0]),
@@ -113,7 +114,7 @@ class TrainedResnet1d:
         """Logits (records, labels) of signals (records, leads, samples) in mV."""
         self.network.eval()
         device = next(self.network.parameters()).device
-        parts = []
+        parts = [np.empty((0, self.network.num_labels))]
         with torch.inference_mode():
             for start in range(0, len(signals), _ANSWER_BATCH):
                 batch = (signals[start : start + _ANSWER_BATCH] - self.mean) / self.std

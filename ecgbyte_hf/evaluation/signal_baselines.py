@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
@@ -29,11 +29,12 @@ from ecgbyte_hf.provenance import provenance, write_json
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+LogitsOf = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 KINDS = ("resnet1d", "bigram")
 #: An answer is yes, or a label is named, from this probability on.
 THRESHOLD = 0.5
-#: Where nothing else is said: on 4,400 records of PTB-XL the network has learnt by then what it will.
+#: Where nothing else is said. An epoch of PTB-XL's 3,848 records of folds 1-7 at 100 Hz takes one core 27 s.
 DEFAULT_EPOCHS = 12
 _ROW_KEYS = (
     "sample_id",
@@ -209,8 +210,8 @@ def log_loss(targets: NDArray[np.float32], logits: NDArray[np.float64]) -> float
     """Mean of minus the logarithm of the right answer's probability, over the labels that are asked about.
 
     Example:
-        >>> log_loss(np.array([[1.0, 0.0, np.nan]], np.float32), np.zeros((1, 3))) == -np.log(0.5)
-        True
+        >>> round(log_loss(np.array([[1.0, 0.0, np.nan]], np.float32), np.zeros((1, 3))), 4)
+        0.6931
     """
     is_asked = ~np.isnan(targets)
     signs = 1.0 - 2.0 * targets[is_asked].astype(np.float64)
@@ -282,8 +283,12 @@ def answer_by_baseline(
                 seen = _Seen(seen.ecg_ids, _bigrams_of(prepared, seen.values, processor))
         with seconds.of("train"):
             train = _by_bigrams if kind == "bigram" else _by_resnet1d
-            logits, chosen = train(seen, columns, known, options)
-    written, unanswered = _answered(rows, valid, columns, dict(zip(seen.ecg_ids, logits, strict=True)))
+            logits_of, chosen = train(seen, columns, known, options)
+        judged = {name: known[name] for name in dict.fromkeys(("validation", split)) if name in known}
+        with seconds.of("answer"):
+            shown = seen.part(asked.union(*(part.ecg_ids for part in judged.values())))
+            logits = logits_of(shown.values)
+    written, unanswered = _answered(rows, valid, columns, dict(zip(shown.ecg_ids, logits, strict=True)))
     write_predictions(output, written)
     report = {
         "kind": kind,
@@ -295,9 +300,7 @@ def answer_by_baseline(
         "records": {name: len(part.ecg_ids) for name, part in known.items()},
         "threshold": THRESHOLD,
         "macro_auc": {
-            name: macro_auc(columns, known[name].targets, logits[seen.places(known[name].ecg_ids)])
-            for name in dict.fromkeys(("validation", split))
-            if name in known
+            name: macro_auc(columns, part.targets, logits[shown.places(part.ecg_ids)]) for name, part in judged.items()
         },
         **chosen,
         "seconds": seconds.taken,
@@ -311,7 +314,7 @@ def answer_by_baseline(
 
 def _by_resnet1d(
     signals: _Seen, columns: LabelColumns, known: Mapping[str, _Known], options: BaselineOptions
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+) -> tuple[LogitsOf, dict[str, Any]]:
     import torch
 
     from ecgbyte_hf.evaluation.resnet1d import TrainedResnet1d, train_resnet1d
@@ -335,12 +338,12 @@ def _by_resnet1d(
     )
     by = "validation macro AUC" if options.epochs is None and validation is not None else "given"
     chosen = {"epoch": trained.epoch, "by": by, "losses": trained.losses, "validation_macro_auc": trained.scores}
-    return trained.logits(signals.values), {"parameters": trained.num_parameters, "chosen": chosen}
+    return trained.logits, {"parameters": trained.num_parameters, "chosen": chosen}
 
 
 def _by_bigrams(
     features: _Seen, columns: LabelColumns, known: Mapping[str, _Known], options: BaselineOptions
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
+) -> tuple[LogitsOf, dict[str, Any]]:
     from ecgbyte_hf.evaluation.symbol_bigrams import CHOICES_OF_C, DEFAULT_C, TrainedBigrams, train_bigrams
 
     validation = _judging(known)
@@ -363,7 +366,7 @@ def _by_bigrams(
         "validation_log_loss": {str(c): -score for c, score in trained.scores.items()},
         "not_converged": trained.not_converged,
     }
-    return trained.logits(features.values), {"parameters": trained.num_parameters, "chosen": chosen}
+    return trained.logits, {"parameters": trained.num_parameters, "chosen": chosen}
 
 
 def _judging(known: Mapping[str, _Known]) -> _Known | None:
@@ -445,6 +448,11 @@ class _Seen:
         for ecg_id, signal in tqdm(prepared.iter_signals(listed), total=len(listed), desc="signals", unit="record"):
             values[seen._place[ecg_id]] = signal
         return seen
+
+    def part(self, ecg_ids: Iterable[int]) -> _Seen:
+        """Some of the ECGs."""
+        listed = sorted(ecg_ids)
+        return _Seen(listed, self.values[self.places(listed)])
 
     def places(self, ecg_ids: Sequence[int]) -> list[int]:
         """Rows of some ECGs."""

@@ -404,6 +404,10 @@ class TestResnet:
         np.testing.assert_allclose(second.std / first.std, [[1.0], [64.0], [1 / 128]])
         np.testing.assert_allclose(first.logits(signals), second.logits(other), atol=1e-6)
 
+    def test_logits_of_no_record(self, signals):
+        trained = train_resnet1d(signals, np.ones((20, 3), np.float32), epochs=1)
+        assert trained.logits(signals[:0]).shape == (0, 3)
+
     def test_short_signals_and_flat_leads(self, signals):
         targets = np.ones((20, 1), np.float32)
         flat = signals.copy()
