@@ -27,6 +27,7 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
 
     base_model_prefix = "encoder"
     auto_classes: ClassVar[dict[str, str]] = {}
+    _auto_class: Any = None  # the Auto class that a saved model names itself under; transformers types it as None
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save as ever, with the code, and with an `auto_map` that names all classes of the code.

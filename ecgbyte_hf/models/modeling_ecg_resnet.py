@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -196,8 +196,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         """Scale the input as configured, in float32, and give it the type of the weights."""
         values = input_values.float()
         if self.config.input_scaling == "minmax":
-            lowest, highest = values.aminmax(dim=-1, keepdim=True)
-            lowest, highest = lowest.amin(dim=1, keepdim=True), highest.amax(dim=1, keepdim=True)
+            lowest, highest = values.amin(dim=(1, 2), keepdim=True), values.amax(dim=(1, 2), keepdim=True)
             values = (values - lowest) / (highest - lowest + SMALLEST_WIDTH) * self.config.input_scale
         return values.to(self.dtype)
 
@@ -273,7 +272,7 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
 
     def get_ecg_features(self, input_values: torch.Tensor) -> torch.Tensor:
         """Map (batch, leads, samples) to embeddings (batch, embedding_size) of unit length."""
-        return unit_length(self._ecg_embeds(self._features(self.encoder(input_values))))
+        return unit_length(self._ecg_embeds(self._features(self.encoder(input_values).last_hidden_state)))
 
     def get_text_features(self, input_ids: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """Map ids (batch, tokens), with their `attention_mask`, to embeddings (batch, embedding_size), unit length."""
@@ -331,12 +330,12 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
             got = "both" if text_states is not None else "neither"
             raise EncoderError(f"Got {got} of input_ids and text_states, expected one: the text of each ECG.")
         encoded = self.encoder(input_values)
-        features = self._features(encoded)
+        features = self._features(encoded.last_hidden_state)
         ecg_embeds = self._ecg_embeds(features)
         if text_states is None:
             of_text = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
             given = {name: value for name, value in of_text.items() if value is not None}
-            text_states = self.get_text_states(input_ids, **given)
+            text_states = self.get_text_states(cast(torch.Tensor, input_ids), **given)
         text_embeds = self.text_projection(text_states.to(self.dtype))
         output = EcgPreTrainingOutput(
             ecg_embeds=unit_length(ecg_embeds), text_embeds=unit_length(text_embeds), encoder_output=encoded
@@ -349,9 +348,9 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
             output.loss = output.cross_modal_loss + output.uni_modal_loss
         return output.to_tuple() if return_dict is False else output
 
-    def _features(self, encoded: BaseModelOutputWithPooling) -> torch.Tensor:
-        """Project the encoder's sequence to (batch, tokens, embedding_size)."""
-        projected: torch.Tensor = self.ecg_projection(encoded.last_hidden_state.transpose(1, 2)).transpose(1, 2)
+    def _features(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Project the encoder's (batch, tokens, hidden_size) to (batch, tokens, embedding_size)."""
+        projected: torch.Tensor = self.ecg_projection(sequence.transpose(1, 2)).transpose(1, 2)
         return projected
 
     def _ecg_embeds(self, features: torch.Tensor) -> torch.Tensor:
@@ -378,7 +377,7 @@ class EcgResNetForSequenceClassification(EcgResNetPreTrainedModel):
         super().__init__(config)
         self.encoder = EcgResNetModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
     def forward(
