@@ -41,7 +41,7 @@ class EcgClipModel(EcgClipPreTrainedModel):
         config: `EcgClipConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^text_head\."]
 
     def __init__(self, config: EcgClipConfig) -> None:
@@ -122,7 +122,7 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
         config: `EcgClipConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgClipConfig) -> None:
         super().__init__(config)

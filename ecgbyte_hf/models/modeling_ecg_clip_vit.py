@@ -51,7 +51,7 @@ class EcgClipVitModel(EcgClipVitPreTrainedModel):
         config: `EcgClipVitConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^(text_head|decoder)\."]
 
     def __init__(self, config: EcgClipVitConfig) -> None:
@@ -101,7 +101,7 @@ class EcgClipVitForPreTraining(EcgClipVitPreTrainedModel):
         config: `EcgClipVitConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgClipVitConfig) -> None:
         super().__init__(config)

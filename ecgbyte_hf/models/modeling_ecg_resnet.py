@@ -139,7 +139,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         (torch.Size([2, 32, 32]), torch.Size([2, 32]))
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [
         r"^(text_model|text_projection|ecg_projection|attention_pool|view_projections|classifier)\."
     ]
@@ -152,7 +152,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         in_channels = channels
         for stage, num_blocks in enumerate(config.blocks):
             width = channels * 2**stage
-            blocks = nn.ModuleList()
+            blocks = nn.Sequential()
             for block in range(num_blocks):
                 stride = 2 if stage and not block else 1
                 blocks.append(EcgResNetBlock(config.block, in_channels, width, stride))
@@ -181,8 +181,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         hidden_states = F.relu(self.stem(self._scaled(input_values)))
         all_states = [hidden_states]
         for blocks in self.stages:
-            for block in blocks:
-                hidden_states = block(hidden_states)
+            hidden_states = blocks(hidden_states)
             all_states.append(hidden_states)
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = BaseModelOutputWithPooling(
@@ -214,7 +213,7 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
         config: `EcgResNetConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgResNetConfig) -> None:
         super().__init__(config)
@@ -371,7 +370,7 @@ class EcgResNetForSequenceClassification(EcgResNetPreTrainedModel):
         config: `EcgResNetConfig` with `num_labels` or `id2label`.
     """
 
-    _auto_class = "AutoModelForSequenceClassification"
+    _auto_class: Any = "AutoModelForSequenceClassification"
 
     def __init__(self, config: EcgResNetConfig) -> None:
         super().__init__(config)

@@ -36,7 +36,7 @@ class EcgVitModel(EcgVitPreTrainedModel):
         config: `EcgVitConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
     def __init__(self, config: EcgVitConfig) -> None:
@@ -161,7 +161,7 @@ class EcgVitForPreTraining(EcgVitPreTrainedModel):
         config: `EcgVitConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgVitConfig) -> None:
         super().__init__(config)
