@@ -1,1 +1,1 @@
-"""What a Hub repository needs: configuration, tokenizer, feature extractor, processor; flat files."""
+"""What a Hub repository needs: configuration, tokenizer, feature extractor, processor, encoders; flat files."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from .errors_ecg_byte import EncoderError
 
 
-def sub_config(name: str, value: PreTrainedConfig | Mapping[str, Any] | None, default_type: str) -> PreTrainedConfig:
+def sub_config(name: str, value: PreTrainedConfig | Mapping[str, Any] | None, default_type: str) -> Any:
     """Return the configuration of a part of a model.
 
     Args:

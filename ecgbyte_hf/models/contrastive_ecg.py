@@ -52,7 +52,7 @@ def gather_over_ranks(embeddings: torch.Tensor) -> torch.Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return embeddings
-    gathered: torch.Tensor = _GatherOverRanks.apply(embeddings)  # type: ignore[no-untyped-call]
+    gathered: torch.Tensor = _GatherOverRanks.apply(embeddings)
     return gathered
 
 

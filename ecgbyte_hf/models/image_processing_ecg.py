@@ -60,7 +60,7 @@ class EcgImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values"]
     valid_kwargs = EcgImageKwargs
-    _auto_class = "AutoImageProcessor"
+    _auto_class: Any = "AutoImageProcessor"
 
     def __init__(
         self,
@@ -90,10 +90,6 @@ class EcgImageProcessor(BaseImageProcessor):
         self.num_leads = num_leads
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
-
-    def __call__(self, images: Any, return_tensors: str | TensorType | None = None, **kwargs: Any) -> BatchFeature:
-        """Draw one signal or several; the same as `preprocess`."""
-        return self.preprocess(images, return_tensors=return_tensors, **kwargs)
 
     def preprocess(self, images: Any, return_tensors: str | TensorType | None = None) -> BatchFeature:
         """Draw one signal or several.

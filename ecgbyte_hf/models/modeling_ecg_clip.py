@@ -41,7 +41,7 @@ class EcgClipModel(EcgClipPreTrainedModel):
         config: `EcgClipConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^text_head\."]
 
     def __init__(self, config: EcgClipConfig) -> None:
@@ -122,7 +122,7 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
         config: `EcgClipConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgClipConfig) -> None:
         super().__init__(config)
@@ -134,7 +134,7 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
     def from_backbone_pretrained(
         cls, name: str = "openai/clip-vit-base-patch32", **kwargs: Any
     ) -> EcgClipForPreTraining:
-        """Return a model with the weights of a CLIP repository or folder.
+        """Return a model with the weights of a CLIP repository or folder, in float32.
 
         Args:
             name: name on the Hub, or folder.
@@ -143,7 +143,7 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
         from transformers import CLIPModel
 
         clip = CLIPModel.from_pretrained(name, **kwargs)
-        model = cls(EcgClipConfig(clip_config=clip.config.to_dict())).to(clip.dtype)
+        model = cls(EcgClipConfig(clip_config=clip.config.to_dict()))
         model.encoder.vision.vision_model.load_state_dict(clip.vision_model.state_dict())
         model.encoder.vision.visual_projection.load_state_dict(clip.visual_projection.state_dict())
         model.text_head.take_weights(clip)

@@ -51,7 +51,7 @@ class EcgClipVitModel(EcgClipVitPreTrainedModel):
         config: `EcgClipVitConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^(text_head|decoder)\."]
 
     def __init__(self, config: EcgClipVitConfig) -> None:
@@ -101,7 +101,7 @@ class EcgClipVitForPreTraining(EcgClipVitPreTrainedModel):
         config: `EcgClipVitConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgClipVitConfig) -> None:
         super().__init__(config)
@@ -160,15 +160,15 @@ class EcgClipVitForPreTraining(EcgClipVitPreTrainedModel):
         encoded = self.encoder(pixel_values, bool_masked_pos)
         ecg_embeds = encoded.pooler_output[:, : self.config.pooler_output_sizes[0]]
         text_embeds = self.text_head(input_ids, attention_mask)
-        patches = encoded.last_hidden_state[:, -(1 + self.decoder.num_patches) :]
+        reconstruction = self.decoder(encoded.last_hidden_state[:, -(1 + self.decoder.num_patches) :])
         output = EcgPreTrainingOutput(
             ecg_embeds=ecg_embeds,
             text_embeds=text_embeds,
-            reconstruction=self.decoder(patches),
+            reconstruction=reconstruction,
             encoder_output=encoded,
         )
         if return_loss:
             output.cross_modal_loss = self.text_head.loss(ecg_embeds, text_embeds)
-            output.reconstruction_loss = self.decoder.loss(pixel_values, output.reconstruction, bool_masked_pos)
+            output.reconstruction_loss = self.decoder.loss(pixel_values, reconstruction, bool_masked_pos)
             output.loss = output.cross_modal_loss + output.reconstruction_loss
         return output.to_tuple() if return_dict is False else output

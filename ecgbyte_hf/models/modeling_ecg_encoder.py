@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +28,7 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
     base_model_prefix = "encoder"
     auto_classes: ClassVar[dict[str, str]] = {}
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Save as ever, with the code, and with an `auto_map` that names all classes of the code.
 
         So `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads the base model of one saved by pretraining
@@ -39,7 +39,7 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
         self.config.auto_map = {"AutoConfig": f"{_file_of(config)}.{config.__name__}"} | {
             auto: f"{file}.{name}" for auto, name in self.auto_classes.items()
         }
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 def _file_of(its_class: type) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +139,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         (torch.Size([2, 32, 32]), torch.Size([2, 32]))
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [
         r"^(text_model|text_projection|ecg_projection|attention_pool|view_projections|classifier)\."
     ]
@@ -152,7 +152,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         in_channels = channels
         for stage, num_blocks in enumerate(config.blocks):
             width = channels * 2**stage
-            blocks = nn.ModuleList()
+            blocks = nn.Sequential()
             for block in range(num_blocks):
                 stride = 2 if stage and not block else 1
                 blocks.append(EcgResNetBlock(config.block, in_channels, width, stride))
@@ -181,8 +181,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         hidden_states = F.relu(self.stem(self._scaled(input_values)))
         all_states = [hidden_states]
         for blocks in self.stages:
-            for block in blocks:
-                hidden_states = block(hidden_states)
+            hidden_states = blocks(hidden_states)
             all_states.append(hidden_states)
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = BaseModelOutputWithPooling(
@@ -196,8 +195,7 @@ class EcgResNetModel(EcgResNetPreTrainedModel):
         """Scale the input as configured, in float32, and give it the type of the weights."""
         values = input_values.float()
         if self.config.input_scaling == "minmax":
-            lowest, highest = values.aminmax(dim=-1, keepdim=True)
-            lowest, highest = lowest.amin(dim=1, keepdim=True), highest.amax(dim=1, keepdim=True)
+            lowest, highest = values.amin(dim=(1, 2), keepdim=True), values.amax(dim=(1, 2), keepdim=True)
             values = (values - lowest) / (highest - lowest + SMALLEST_WIDTH) * self.config.input_scale
         return values.to(self.dtype)
 
@@ -215,7 +213,7 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
         config: `EcgResNetConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgResNetConfig) -> None:
         super().__init__(config)
@@ -273,7 +271,7 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
 
     def get_ecg_features(self, input_values: torch.Tensor) -> torch.Tensor:
         """Map (batch, leads, samples) to embeddings (batch, embedding_size) of unit length."""
-        return unit_length(self._ecg_embeds(self._features(self.encoder(input_values))))
+        return unit_length(self._ecg_embeds(self._features(self.encoder(input_values).last_hidden_state)))
 
     def get_text_features(self, input_ids: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """Map ids (batch, tokens), with their `attention_mask`, to embeddings (batch, embedding_size), unit length."""
@@ -331,12 +329,12 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
             got = "both" if text_states is not None else "neither"
             raise EncoderError(f"Got {got} of input_ids and text_states, expected one: the text of each ECG.")
         encoded = self.encoder(input_values)
-        features = self._features(encoded)
+        features = self._features(encoded.last_hidden_state)
         ecg_embeds = self._ecg_embeds(features)
         if text_states is None:
             of_text = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
             given = {name: value for name, value in of_text.items() if value is not None}
-            text_states = self.get_text_states(input_ids, **given)
+            text_states = self.get_text_states(cast(torch.Tensor, input_ids), **given)
         text_embeds = self.text_projection(text_states.to(self.dtype))
         output = EcgPreTrainingOutput(
             ecg_embeds=unit_length(ecg_embeds), text_embeds=unit_length(text_embeds), encoder_output=encoded
@@ -349,9 +347,9 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
             output.loss = output.cross_modal_loss + output.uni_modal_loss
         return output.to_tuple() if return_dict is False else output
 
-    def _features(self, encoded: BaseModelOutputWithPooling) -> torch.Tensor:
-        """Project the encoder's sequence to (batch, tokens, embedding_size)."""
-        projected: torch.Tensor = self.ecg_projection(encoded.last_hidden_state.transpose(1, 2)).transpose(1, 2)
+    def _features(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Project the encoder's (batch, tokens, hidden_size) to (batch, tokens, embedding_size)."""
+        projected: torch.Tensor = self.ecg_projection(sequence.transpose(1, 2)).transpose(1, 2)
         return projected
 
     def _ecg_embeds(self, features: torch.Tensor) -> torch.Tensor:
@@ -372,13 +370,13 @@ class EcgResNetForSequenceClassification(EcgResNetPreTrainedModel):
         config: `EcgResNetConfig` with `num_labels` or `id2label`.
     """
 
-    _auto_class = "AutoModelForSequenceClassification"
+    _auto_class: Any = "AutoModelForSequenceClassification"
 
     def __init__(self, config: EcgResNetConfig) -> None:
         super().__init__(config)
         self.encoder = EcgResNetModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
     def forward(

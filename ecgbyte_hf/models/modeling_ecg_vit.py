@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,21 +36,21 @@ class EcgVitModel(EcgVitPreTrainedModel):
         config: `EcgVitConfig`.
     """
 
-    _auto_class = "AutoModel"
+    _auto_class: Any = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
     def __init__(self, config: EcgVitConfig) -> None:
         super().__init__(config)
         from transformers import ViTModel
 
-        self.vit = ViTModel(config.vit_config, add_pooling_layer=False, use_mask_token=True)
+        self.vit: Any = ViTModel(config.vit_config, add_pooling_layer=False, use_mask_token=True)
         self.post_init()
 
     @classmethod
     def from_backbone_pretrained(
         cls, name: str = "google/vit-base-patch16-224-in21k", mask_ratio: float = 0.75, **kwargs: Any
     ) -> EcgVitModel:
-        """Return a model with the weights of a ViT repository or folder.
+        """Return a model with the weights of a ViT repository or folder, in float32.
 
         Args:
             name: name on the Hub, or folder.
@@ -60,7 +60,7 @@ class EcgVitModel(EcgVitPreTrainedModel):
         from transformers import ViTModel
 
         vit = ViTModel.from_pretrained(name, add_pooling_layer=False, use_mask_token=True, **kwargs)
-        model = cls(EcgVitConfig(vit_config=vit.config.to_dict(), mask_ratio=mask_ratio)).to(vit.dtype)
+        model = cls(EcgVitConfig(vit_config=vit.config.to_dict(), mask_ratio=mask_ratio))
         model.vit.load_state_dict(vit.state_dict())
         return model
 
@@ -161,7 +161,7 @@ class EcgVitForPreTraining(EcgVitPreTrainedModel):
         config: `EcgVitConfig`.
     """
 
-    _auto_class = "AutoModelForPreTraining"
+    _auto_class: Any = "AutoModelForPreTraining"
 
     def __init__(self, config: EcgVitConfig) -> None:
         super().__init__(config)
@@ -175,7 +175,7 @@ class EcgVitForPreTraining(EcgVitPreTrainedModel):
     ) -> EcgVitForPreTraining:
         """Return `EcgVitModel.from_backbone_pretrained` with a random decoder."""
         encoder = EcgVitModel.from_backbone_pretrained(name, mask_ratio, **kwargs)
-        model = cls(encoder.config).to(encoder.dtype)
+        model = cls(cast(EcgVitConfig, encoder.config))
         model.encoder.load_state_dict(encoder.state_dict())
         return model
 
