@@ -994,6 +994,7 @@ def _add_generate(add: Adder) -> None:
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
     command.add_argument("--data", metavar="DIR", help="what `ecgbyte prepare` wrote")
     _add_window(command)
+    _add_perturb(command)
     command.add_argument("--split", default="test", help="whose questions are asked (default: test)")
     command.add_argument("--output", metavar="FILE", help="JSON Lines file; a broken run is resumed")
     command.add_argument(
@@ -1065,7 +1066,7 @@ def _generate(options: argparse.Namespace) -> int:
         record = read_ecg(options.record)
         _say(language_model.answer(record, options.question, max_new_tokens=options.max_new_tokens))
         return 0
-    prepared = _open_prepared(options)
+    prepared = _perturbed(_open_prepared(options), options)
     rows = prepared.questions(options.split)
     prompter = make_prompter(language_model, prepared, rows, view=options.view, seed=options.seed)
     path = generate_answers(
@@ -1085,6 +1086,24 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_perturb(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--perturb",
+        nargs="+",
+        metavar="KIND=VALUE",
+        default=[],
+        help="make the prepared signals worse: noise=MV, wander=MV, gain=FACTOR, drop=LEADS, swap=ra-la, la-ll or "
+        "ra-ll (drawn by --seed)",
+    )
+
+
+def _perturbed(prepared: Any, options: argparse.Namespace, *, only: set[int] | None = None) -> Any:
+    """The folder with the changes of `--perturb`."""
+    from ecgbyte_hf.evaluation.perturbations import perturb
+
+    return perturb(prepared, options.perturb, seed=options.seed, only=only) if options.perturb else prepared
+
+
 def _add_ask(add: Adder) -> None:
     command = add(
         "ask",
@@ -1096,6 +1115,8 @@ def _add_ask(add: Adder) -> None:
     command.add_argument("questions", nargs="+", metavar="QUESTION", help="in quotes")
     command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
+    command.add_argument("--age", type=float, help="in years, for a model that was trained with it")
+    command.add_argument("--sex", choices=("male", "female"), help="for a model that was trained with it")
     command.add_argument("--max-new-tokens", type=int, default=64, help="of the longest answer (default: 64)")
     command.add_argument("--device", help="such as cuda or cpu (default: the best there is)")
 
@@ -1106,11 +1127,15 @@ def _ask(options: argparse.Namespace) -> int:
 
     record = read_ecg(options.record)
     language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
+    given: Any = {
+        "max_new_tokens": options.max_new_tokens,
+        "context": {"age": options.age, "sex": options.sex},
+    }
     if sys.stdout.isatty():
         streamer = _answer_streamer(language_model.lm_tokenizer, options.questions)
-        language_model.answer_all(record, options.questions, max_new_tokens=options.max_new_tokens, streamer=streamer)
+        language_model.answer_all(record, options.questions, **given, streamer=streamer)
         return 0
-    answers = language_model.answer_all(record, options.questions, max_new_tokens=options.max_new_tokens)
+    answers = language_model.answer_all(record, options.questions, **given)
     for question, answer in zip(options.questions, answers, strict=True):
         _say(answer.text if len(answers) == 1 else f"{question}\n{answer.text}")
     return 0
@@ -1143,6 +1168,7 @@ def _add_baseline(add: Adder) -> None:
     )
     command.add_argument("--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote")
     _add_window(command)
+    _add_perturb(command)
     command.add_argument(
         "--kind",
         choices=("resnet1d", "bigram"),
@@ -1186,8 +1212,14 @@ def _baseline(options: argparse.Namespace) -> int:
         return 2
     from ecgbyte_hf.evaluation.signal_baselines import BaselineOptions, answer_by_baseline
 
+    prepared = _open_prepared(options)
+    asked = prepared.questions(options.split) if options.perturb else []
+    # It learns from recordings as they are.
+    prepared = _perturbed(
+        prepared, options, only={one for row in asked for one in row.get("record_id", row["ecg_id"])}
+    )
     report = answer_by_baseline(
-        _open_prepared(options),
+        prepared,
         options.output,
         kind=options.kind,
         split=options.split,

@@ -158,6 +158,8 @@ class EcgPrompter:
         self.prompt = prompt
         self.view = view
         self.report = BudgetReport()
+        #: What was done to the signals on purpose, such as noise that was added.
+        self.changes: tuple[str, ...] = ()
         self._signal_of = signal_of
         self._context_of = context_of
         self.substitutes = None if substitutes is None else dict(substitutes)
@@ -182,7 +184,7 @@ class EcgPrompter:
             EcgDataError: the model is for windows of another length, or the folder tells nothing of the patients.
         """
         prompt.check_windows(prepared.window_seconds)
-        return cls(
+        prompter = cls(
             ecg_tokenizer,
             lm_tokenizer,
             prompt,
@@ -191,6 +193,8 @@ class EcgPrompter:
             substitutes=substitutes,
             context_of=_context_of(prepared, prompt.context) if prompt.context else None,
         )
+        prompter.changes = tuple(getattr(prepared.records, "changes", ()))
+        return prompter
 
     def prompt_for(self, row: dict[str, Any]) -> RenderedPrompt:
         """The prompt of one question, the same in training and in generation.

@@ -20,7 +20,7 @@ from ecgbyte_hf.evaluation.predictions import prediction_row, read_partial
 from ecgbyte_hf.evaluation.predictions import read_predictions as read_predictions
 from ecgbyte_hf.evaluation.predictions import report_path as report_path
 from ecgbyte_hf.evaluation.predictions import write_predictions as write_predictions
-from ecgbyte_hf.evaluation.scoring import question_options
+from ecgbyte_hf.evaluation.scoring import valid_answers
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance, write_json
 
@@ -85,13 +85,17 @@ def make_prompter(
         rows: The questions that will be asked; `"shuffled"` exchanges the ECGs among them.
         view: One of `ecgbyte_hf.data.chat.ECG_VIEWS`.
         seed: Of the exchange.
+
+    Raises:
+        EcgDataError: the folder was cleaned otherwise or has other windows than the model was trained on, or it does
+            not tell what the model's prompts say of a patient.
     """
     prepared.check_processor(language_model.processor)
-    return EcgPrompter(
+    return EcgPrompter.for_prepared(
         language_model.processor.tokenizer,
         language_model.lm_tokenizer,
         language_model.prompt,
-        prepared.signal,
+        prepared,
         view=view,
         substitutes=shuffled_ecg_ids(rows, seed) if view == "shuffled" else None,
     )
@@ -140,7 +144,7 @@ def generate_answers(
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Before hours of work, not after them.
-    valid = [question_options(row, options) for row in rows]
+    valid = [valid_answers(row, options) for row in rows]
     scored = [names if decoding.scores(row) else None for row, names in zip(rows, valid, strict=True)]
     if options_only and not all(scored):
         raise EcgDataError(f"sample {rows[scored.index([])]['sample_id']} has no options to choose from")
@@ -286,6 +290,7 @@ def _run_identity(
         "prompt": asdict(language_model.prompt),
         "view": prompter.view,
         "substitutes": rows_hash([{"pairs": substitutes}]) if substitutes else None,
+        "perturbations": list(prompter.changes),
         **asdict(decoding),
         "shared_prefix": is_shared,
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
@@ -239,6 +241,29 @@ class EcgLanguageModel:
                 new[number], scores[number] = tokens, logprobs
         return new, scores
 
+    def prompter_for(self, signals: Sequence[np.ndarray], contexts: Sequence[Mapping[str, Any]]) -> EcgPrompter:
+        """What writes prompts about signals that are no part of a prepared folder; their numbers are their places.
+
+        Of signals longer than the windows that the model was trained on, the first window is shown, with a warning.
+
+        Args:
+            signals: Cleaned, each (leads, samples) in mV.
+            contexts: What is known of each patient: `age` in years, `sex`. Only prompts with a `context` tell it.
+        """
+        window = self.prompt.window_seconds
+        if window:
+            width = round(window * self.processor.tokenizer.sampling_rate)
+            if any(signal.shape[1] > width for signal in signals):
+                logger.warning("the model was trained on windows of %g s: it is shown the first one", window)
+            signals = [signal[:, :width] for signal in signals]
+        return EcgPrompter(
+            self.processor.tokenizer,
+            self.lm_tokenizer,
+            self.prompt,
+            signals.__getitem__,
+            context_of=contexts.__getitem__ if self.prompt.context else None,
+        )
+
     def answer(self, record: Any, question: str, *, max_new_tokens: int = 64) -> str:
         """The answer to one question about one recording.
 
@@ -252,7 +277,13 @@ class EcgLanguageModel:
         return self.answer_all(record, [question], max_new_tokens=max_new_tokens)[0].text
 
     def answer_all(
-        self, record: Any, questions: Sequence[str], *, max_new_tokens: int = 64, streamer: Any = None
+        self,
+        record: Any,
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 64,
+        streamer: Any = None,
+        context: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
         """The answers to several questions about one recording, which is read once; warnings as `answer` has them.
 
@@ -261,9 +292,10 @@ class EcgLanguageModel:
             questions: Plain texts.
             max_new_tokens: Longest answer.
             streamer: A transformers streamer; it gets the answers one after another.
+            context: `age` in years and `sex`, for a model whose prompts tell them.
         """
         signal = self.processor.feature_extractor.clean(record)
-        prompter = EcgPrompter(self.processor.tokenizer, self.lm_tokenizer, self.prompt, lambda _: signal)
+        prompter = self.prompter_for([signal], [context or {}])
         prompts = [
             prompter.prompt_for({"sample_id": number, "question": question, "ecg_id": [0]})
             for number, question in enumerate(questions)

@@ -101,10 +101,15 @@ class PerturbedRecords:
     Use `perturb`; the object takes the place of `PreparedData.records`.
     """
 
-    def __init__(self, prepared: PreparedData, perturbations: Sequence[Perturbation], seed: int) -> None:
+    def __init__(
+        self, prepared: PreparedData, perturbations: Sequence[Perturbation], seed: int, only: Iterable[int] | None
+    ) -> None:
         self._records = prepared.records
         self._perturbations = list(perturbations)
         self._seed = seed
+        self._only = None if only is None else set(only)
+        #: What was done, for the identity of a run.
+        self.changes = (*map(str, perturbations), f"seed={seed}")
         self._lead_names = prepared.leads
         self._sampling_rate = prepared.sampling_rate
         self.ecg_ids = self._records.ecg_ids
@@ -125,6 +130,8 @@ class PerturbedRecords:
             yield ecg_id, self._changed(ecg_id, signal)
 
     def _changed(self, ecg_id: int, signal: np.ndarray) -> np.ndarray:
+        if self._only is not None and ecg_id not in self._only:
+            return signal
         rng = np.random.default_rng([self._seed, ecg_id])
         for perturbation in self._perturbations:
             signal = perturbation.apply(
@@ -134,13 +141,16 @@ class PerturbedRecords:
         return signal
 
 
-def perturb(prepared: PreparedData, perturbations: Iterable[str], *, seed: int = 0) -> PreparedData:
+def perturb(
+    prepared: PreparedData, perturbations: Iterable[str], *, seed: int = 0, only: Iterable[int] | None = None
+) -> PreparedData:
     """Let a prepared folder, whole or in windows, show changed signals.
 
     Args:
         prepared: The opened folder; it is changed itself, its files are not.
         perturbations: As `Perturbation.parse` reads them; they are done in this order, each on whole records.
         seed: Of what is drawn, together with the record's number.
+        only: Numbers of the records to change; all by default.
 
     Returns:
         The same object.
@@ -158,7 +168,7 @@ def perturb(prepared: PreparedData, perturbations: Iterable[str], *, seed: int =
             sampling_rate=prepared.sampling_rate,
             rng=np.random.default_rng(0),
         )
-    changed: Any = PerturbedRecords(prepared, parsed, seed)
+    changed: Any = PerturbedRecords(prepared, parsed, seed, only)
     prepared.records = changed
     return prepared
 

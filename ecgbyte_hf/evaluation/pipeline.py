@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from transformers import Pipeline
 
-from ecgbyte_hf.data.chat import EcgPrompter, RenderedPrompt
+from ecgbyte_hf.data.chat import RenderedPrompt
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel, ModelFolder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, SignalError
 
 TASK = "ecg-question-answering"
-_KEYS = {"ecg", "question", "sampling_rate", "leads"}
+_KEYS = {"ecg", "question", "sampling_rate", "leads", "age", "sex"}
 _BATCH_SIZE = 16
 _MAX_NEW_TOKENS = 64
 
@@ -33,8 +33,9 @@ class EcgQuestionAnsweringPipeline(Pipeline):
     """Answers questions about ECGs.
 
     An input is `{"ecg": ..., "question": ...}`. The ECG is the path of a recording, an `EcgRecord`, or an array
-    (leads, samples) in mV with `"sampling_rate"` in Hz and `"leads"`, the names of its rows. An ECG that is given
-    several times (the same path, the same object) is read, cleaned and encoded once in a call, and computed once for
+    (leads, samples) in mV with `"sampling_rate"` in Hz and `"leads"`, the names of its rows. A model whose prompts
+    tell them takes the patient's `"age"` in years and `"sex"` too. An ECG that is given several times (the same path,
+    the same object) is read, cleaned and encoded once in a call, and computed once for
     all its questions of a batch where the model can.
 
     Example::
@@ -139,20 +140,24 @@ class EcgQuestionAnsweringPipeline(Pipeline):
 
     def preprocess(self, input_: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Prompts of all inputs; each ECG is read and cleaned once."""
-        signals: dict[int, np.ndarray] = {}
+        signals: list[np.ndarray] = []
+        contexts: list[dict[str, Any]] = []
         numbers: dict[object, int] = {}
         rows = []
         for place, one in enumerate(input_["inputs"]):
             _check_input(one, place)
             source = one["ecg"]
             is_path = isinstance(source, (str, os.PathLike))
-            key = os.fspath(source) if is_path else (id(source), one.get("sampling_rate"), str(one.get("leads")))
+            key = (
+                os.fspath(source) if is_path else id(source),
+                *(str(one.get(name)) for name in ("sampling_rate", "leads", "age", "sex")),
+            )
             if key not in numbers:
                 numbers[key] = len(numbers)
-                signals[numbers[key]] = self.language_model.processor.feature_extractor.clean(_record(one))
+                signals.append(self.language_model.processor.feature_extractor.clean(_record(one)))
+                contexts.append({name: one.get(name) for name in ("age", "sex")})
             rows.append({"sample_id": place, "question": one["question"], "ecg_id": [numbers[key]]})
-        parts = self.language_model
-        prompter = EcgPrompter(parts.processor.tokenizer, parts.lm_tokenizer, parts.prompt, signals.__getitem__)
+        prompter = self.language_model.prompter_for(signals, contexts)
         return {"prompts": [prompter.prompt_for(row) for row in rows], "rows": rows, "size": input_["batch_size"]}
 
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:

@@ -19,6 +19,8 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 #: The word for the empty set.
 NONE = "none"
+# Question types whose answers are written, not chosen.
+FREE_TEXT_TYPES = ("report", "conversation")
 
 
 def question_options(row: Mapping[str, Any], template_options: Mapping[int, Sequence[str]]) -> list[str]:
@@ -56,6 +58,15 @@ def question_options(row: Mapping[str, Any], template_options: Mapping[int, Sequ
             f"expected at least two: {row['question']!r}"
         )
     return [option for option in options if normalise(option) in named or normalise(option) == NONE]
+
+
+def valid_answers(row: Mapping[str, Any], template_options: Mapping[int, Sequence[str]]) -> list[str]:
+    """The valid options of a question, as `question_options`; none where the answer is free text, such as a report.
+
+    Raises:
+        EcgDataError: as `question_options`.
+    """
+    return [] if row["question_type"] in FREE_TEXT_TYPES else question_options(row, template_options)
 
 
 def parse_answer(text: str, options: Iterable[str]) -> frozenset[str] | None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.evaluation.generate import (
     Completion,
@@ -17,6 +18,7 @@ from ecgbyte_hf.evaluation.generate import (
     read_predictions,
     report_path,
 )
+from ecgbyte_hf.evaluation.perturbations import perturb
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, VocabularyError
 
 
@@ -296,3 +298,46 @@ class TestFile:
 
 def test_completion_is_a_value():
     assert Completion("yes", False) == Completion("yes", False) != Completion("yes", True)
+
+
+class TestShownSignals:
+    def test_a_recording_is_cut_to_the_window_the_model_knows(self, model, small_prepared, caplog):
+        windowed = replace(model, prompt=replace(model.prompt, window_seconds=3.0))
+        signal = small_prepared.signal(small_prepared.ecg_ids[0])
+        asked = {"sample_id": 0, "question": "Is it regular?", "ecg_id": [0]}
+        assert windowed.prompter_for([signal], [{}]).prompt_for(asked) == model.prompter_for(
+            [signal[:, :300]], [{}]
+        ).prompt_for(asked)
+        assert "windows of 3 s: it is shown the first one" in caplog.text
+
+    def test_a_prepared_folder_of_other_windows_is_refused(self, model, small_prepared, rows):
+        windowed = replace(model, prompt=replace(model.prompt, window_seconds=3.0))
+        with pytest.raises(EcgDataError, match="give --window-seconds 3"):
+            make_prompter(windowed, small_prepared, rows)
+
+    def test_what_is_known_of_the_patient_is_told(self, model, small_prepared):
+        telling = replace(model, prompt=replace(model.prompt, context=["age", "sex"]))
+        signal = small_prepared.signal(small_prepared.ecg_ids[0])
+        asked = {"sample_id": 0, "question": "Is it regular?", "ecg_id": [0]}
+        text = telling.prompter_for([signal], [{"age": 63.0, "sex": "female"}]).prompt_for(asked).text
+        assert "Patient: 63 years, female. Is it regular?" in text
+        assert "Patient" not in telling.prompter_for([signal], [{}]).prompt_for(asked).text
+
+    def test_answers_to_changed_signals_are_another_run(self, model, small_prepared, rows, options, tmp_path):
+        made = {}
+        for name, changes in {"plain": [], "noisy": ["noise=0.3"]}.items():
+            prepared = perturb(PreparedData(small_prepared.folder), changes) if changes else small_prepared
+            prompter = make_prompter(model, prepared, rows[:4])
+            path = generate_answers(model, rows[:4], prompter, options, tmp_path / f"{name}.jsonl", max_new_tokens=4)
+            made[name] = json.loads(report_path(path).read_text())["provenance"]["arguments"]["perturbations"]
+        assert made == {"plain": [], "noisy": ["noise=0.3", "seed=0"]}
+
+
+def test_free_text_has_no_options(model, small_prepared, rows, prompter, options, tmp_path):
+    report = [{**rows[0], "question_type": "report", "template_id": 2001, "answer": ["sinus rhythm"]}]
+    path = generate_answers(model, report, prompter, options, tmp_path / "a.jsonl", max_new_tokens=4)
+    assert read_predictions(path)[0]["options"] == []
+    with pytest.raises(EcgDataError, match="template 2001, which has no list of options"):
+        generate_answers(
+            model, [{**report[0], "question_type": "single-query"}], prompter, options, tmp_path / "b.jsonl"
+        )

@@ -97,3 +97,11 @@ def test_leads_are_looked_at_before_the_work(small_prepared):
     if "I" not in small_prepared.leads:
         with pytest.raises(LeadError, match="without I"):
             perturb(PreparedData(small_prepared.folder), ["swap=ra-la"])
+
+
+def test_some_records_alone(small_prepared):
+    plain = PreparedData(small_prepared.folder)
+    first, second = plain.ecg_ids[:2]
+    changed = perturb(PreparedData(small_prepared.folder), ["gain=2"], only=[first])
+    np.testing.assert_array_equal(changed.signal(first), 2 * plain.signal(first))
+    np.testing.assert_array_equal(changed.signal(second), plain.signal(second))
