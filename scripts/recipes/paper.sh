@@ -28,8 +28,8 @@ read -ra seeds <<<"$SEEDS"
 
 prepared() { echo "$OUTPUT/prepared-$1"; }
 tokenizer="$OUTPUT/tokenizer-$DATA_SET-$NUM_MERGES"
-# Models of all window lengths are the same before training.
-model="$OUTPUT/model-$DATA_SET-$NUM_MERGES-$MAX_LENGTH-$(basename "$BASE_MODEL")"
+# `encode` notes the length of the windows in it, so that `generate` asks about the same.
+model="$OUTPUT/model-$DATA_SET-${WINDOW_SECONDS}s-$NUM_MERGES-$MAX_LENGTH-$(basename "$BASE_MODEL")"
 experiment="$OUTPUT/$DATA_SET-${WINDOW_SECONDS}s-$NUM_MERGES-$MAX_LENGTH-$(basename "$BASE_MODEL")"
 
 # What no folder is named after must stay as it was, else old and new results would be mixed.
@@ -86,6 +86,7 @@ train() {
 
 # answer MODEL VIEW FILE
 answer() {
+  done_before "${3%.jsonl}.report.json" && return
   ecgbyte generate --model "$1" --data "$(prepared "$TEST_ON")" --window-seconds "$WINDOW_SECONDS" --split test \
     --view "$2" --output "$3" "${generate_arguments[@]}"
 }

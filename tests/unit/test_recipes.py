@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, get_scheduler
 from trl import get_peft_config
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.evaluation.perturbations import Perturbation
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.training import sft
 
@@ -190,9 +191,9 @@ class TestChain:
         report = (experiment / "seed-4" / "report.md").read_text()
         assert all(name in report for name in ("majority", "question_only", "shuffled", "zero_signal"))
 
-        # Again: only what is quick, or goes on by itself.
+        # Again: only what is quick.
         code, given = commands.run("segment_length.sh", variables)
-        assert code == 0 and {words[0] for words in given} == {"generate", "evaluate"}
+        assert code == 0 and {words[0] for words in given} == {"evaluate"}
         code, given = commands.run("paper.sh", variables | {"MAX_RECORDS": "7"})
         assert code == 2 and given == []
 
@@ -200,8 +201,14 @@ class TestChain:
         ("script", "variables", "varied"),
         [
             ("num_merges.sh", {"MERGES": "20 30"}, ["tokenizer-synthetic-20", "tokenizer-synthetic-30"]),
-            ("sequence_length.sh", {}, ["model-synthetic-9-1024-base", "model-synthetic-9-2048-base"]),
-            ("base_models.sh", {"BASE_MODELS": "a/b c/d"}, ["model-synthetic-9-1024-b", "model-synthetic-9-1024-d"]),
+            ("sequence_length.sh", {}, ["model-synthetic-2s-9-1024-base", "model-synthetic-2s-9-2048-base"]),
+            # A model notes the windows it is for, so each length has one of its own.
+            ("segment_length.sh", {}, ["model-synthetic-2s-9-1024-base", "model-synthetic-5s-9-1024-base"]),
+            (
+                "base_models.sh",
+                {"BASE_MODELS": "a/b c/d"},
+                ["model-synthetic-2s-9-1024-b", "model-synthetic-2s-9-1024-d"],
+            ),
             ("data_sets.sh", {"DATA_SETS": "synthetic ptb_xl"}, ["prepared-synthetic", "prepared-ptb_xl"]),
         ],
     )
@@ -225,3 +232,32 @@ class TestChain:
         if script == "data_sets.sh":
             pairs = [line.split()[2].rpartition("/")[2] for line in given.splitlines() if line.startswith("evaluate")]
             assert pairs == ["prepared-synthetic", "prepared-ptb_xl"] * 2
+
+
+def test_every_command_about_labels_is_one(tmp_path):
+    """A stand-in takes all command lines; each is read by the command's own parser."""
+    stub = tmp_path / "ecgbyte"
+    stub.write_text(f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >>"{tmp_path}/given"\necho >>"{tmp_path}/given"\n')
+    stub.chmod(0o755)
+    variables = {
+        "PTB_XL_DIR": "ptb-xl",
+        "OUTPUT": "runs",
+        "ROBUSTNESS": "yes",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    script = ["bash", str(FOLDER / "ptb_xl_labels.sh")]
+    subprocess.run(script, env={**os.environ, **variables}, cwd=tmp_path, check=True, timeout=60)
+    given = [line.split("\0")[:-1] for line in (tmp_path / "given").read_text().splitlines()]
+    parser, _ = cli.build_parser()
+    for words in given:
+        if words[0] == "sft":
+            _, from_file, from_line = sft.parse_options([*words[1:], *CPU])
+            assert not from_file and not from_line
+        else:
+            options = parser.parse_args(words)
+            for perturbation in getattr(options, "perturb", []):
+                Perturbation.parse(perturbation)
+    names = [words[0] for words in given]
+    assert names.count("sft") == 2 and names.count("baseline") == 2 + 2 * 9 and names[-1] == "evaluate"
+    told = [words for words in given if words[0] == "evaluate"][0]
+    assert told.count("--control") == 3 and told.count("--system") == 2
