@@ -63,6 +63,7 @@ EXTRAS["test"] = [
     "mypy>=1.15",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
     "scipy-stubs",
     "sierraecg>=0.4",

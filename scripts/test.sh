@@ -27,6 +27,6 @@ cargo clippy --quiet --manifest-path rust_bpe/Cargo.toml --all-targets --all-fea
 cargo test --quiet --manifest-path rust_bpe/Cargo.toml
 
 step Python
-# Two cores: one thread each keeps tests that run side by side from waiting for one another.
+# Two processes of one thread each: threads of one test would only wait for those of the other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-python -m pytest "$@"
+python -m pytest -n "${ECGBYTE_TEST_PROCESSES:-2}" --dist worksteal "$@"
