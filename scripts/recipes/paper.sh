@@ -34,7 +34,8 @@ experiment="$OUTPUT/$DATA_SET-${WINDOW_SECONDS}s-$NUM_MERGES-$MAX_LENGTH-$(basen
 
 # What no folder is named after must stay as it was, else old and new results would be mixed.
 settings="FRACTION=$FRACTION MAX_RECORDS=$MAX_RECORDS RECIPE=$(basename "$RECIPE") \
-PREPARE_ARGUMENTS=${PREPARE_ARGUMENTS:-} EXTEND_ARGUMENTS=${EXTEND_ARGUMENTS:-}"
+PREPARE_ARGUMENTS=${PREPARE_ARGUMENTS:-} EXTEND_ARGUMENTS=${EXTEND_ARGUMENTS:-} SFT_ARGUMENTS=${SFT_ARGUMENTS:-} \
+GENERATE_ARGUMENTS=${GENERATE_ARGUMENTS:-}"
 mkdir -p "$OUTPUT"
 if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
   echo "$OUTPUT holds runs with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
@@ -91,6 +92,12 @@ answer() {
     --view "$2" --output "$3" "${generate_arguments[@]}"
 }
 
+# Their splits divide the same patients in different ways.
+case "$DATA_SET $TEST_ON" in
+  "ptb_xl ecg_qa_ptbxl" | "ecg_qa_ptbxl ptb_xl" | "ecg_qa_mimic ecg_chat" | "ecg_qa_mimic mimic_iv_ecg")
+    echo "$DATA_SET trains on patients that $TEST_ON tests on; choose another pair" >&2
+    exit 2 ;;
+esac
 prepare "$DATA_SET"
 prepare "$TEST_ON"
 done_before "$tokenizer/training.json" ||
@@ -113,6 +120,7 @@ if [[ "$QUESTION_ONLY" == yes ]]; then
   answer "$experiment/question-only" question_only "$experiment/question-only-$TEST_ON.jsonl"
   controls+=(--control "question_only=$experiment/question-only-$TEST_ON.jsonl")
 fi
+reports=()
 for seed in "${seeds[@]}"; do
   run="$experiment/seed-$seed"
   train "$experiment/rows-true" "$run/model" "$seed"
@@ -124,4 +132,7 @@ for seed in "${seeds[@]}"; do
   ecgbyte evaluate --data "$(prepared "$TEST_ON")" --window-seconds "$WINDOW_SECONDS" \
     --predictions "$run/$TEST_ON-true.jsonl" --control "shuffled=$run/$TEST_ON-shuffled.jsonl" \
     --control "zero_signal=$run/$TEST_ON-zero_signal.jsonl" "${controls[@]}" "${evaluate_arguments[@]}" --output "$report"
+  reports+=("$report")
 done
+# Mean, standard deviation and interval over the training seeds.
+[[ ${#reports[@]} -lt 2 ]] || ecgbyte seeds "${reports[@]}" --output "$experiment/seeds-on-$TEST_ON.json"

@@ -26,14 +26,26 @@ read -ra label_sets <<<"$LABEL_SETS"
 read -ra leads <<<"$LEADS"
 read -ra size <<<"$SIZE"
 
+# What no folder is named after must stay as it was, else results of two settings would be mixed.
+settings="TRAIN_FOLDS=$TRAIN_FOLDS TEST_FOLD=$TEST_FOLD LABEL_SETS=$LABEL_SETS LEADS=$LEADS SAMPLING_RATE=$SAMPLING_RATE \
+WINDOW_SECONDS=$WINDOW_SECONDS WINDOW_STRIDE=$WINDOW_STRIDE NUM_MERGES=$NUM_MERGES SIZE=$SIZE STEPS=$STEPS \
+RESNET_EPOCHS=$RESNET_EPOCHS"
+mkdir -p "$OUTPUT"
+if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
+  echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
+  exit 2
+fi
+echo "$settings" >"$OUTPUT/settings.txt"
+
 done_before() { [[ -f "$1" ]] && echo "$1 is there: nothing to do"; }
 
-# prepare FOLDER LABEL_SET...
+# prepare FOLDER NEGATIVES LABEL_SET...: NEGATIVES of "all" asks about every label in training too.
 prepare() {
-  local folder="$1"
+  local folder="$1" negatives=(--negatives "$2")
+  [[ "$2" == all ]] && negatives=()
   done_before "$folder/report.json" ||
     ecgbyte prepare ptb_xl --data-dir "$PTB_XL_DIR" --rate 100 --sampling-rate "$SAMPLING_RATE" --leads "${leads[@]}" \
-      --profile reference-low --on-problem flat amplitude --questions labels --label-sets "${@:2}" --negatives 4 \
+      --profile reference-low --on-problem flat amplitude --questions labels --label-sets "${@:3}" "${negatives[@]}" \
       --train-folds "${train_folds[@]}" --test-fold "$TEST_FOLD" --output "$folder"
 }
 
@@ -56,7 +68,7 @@ answer() {
 }
 
 data="$OUTPUT/data"
-prepare "$data" "${label_sets[@]}"
+prepare "$data" 4 "${label_sets[@]}"
 done_before "$OUTPUT/ecg-byte/training.json" ||
   ecgbyte train-tokenizer --data "$data" --window-seconds "$WINDOW_SECONDS" --num-merges "$NUM_MERGES" \
     --lead-boundary split --output "$OUTPUT/ecg-byte"
@@ -69,7 +81,7 @@ for view in true question_only; do
       --model "$OUTPUT/base" --row-format shared --splits train --view "$view" --output "$OUTPUT/rows-$view"
 done
 train true "$OUTPUT/model" "$STEPS"
-train question_only "$OUTPUT/question-only" $((STEPS / 10 + 1))
+train question_only "$OUTPUT/question-only" "$STEPS"
 answer "$OUTPUT/model" true "$data" "$OUTPUT/answers.jsonl"
 answer "$OUTPUT/model" shuffled "$data" "$OUTPUT/shuffled.jsonl"
 answer "$OUTPUT/model" zero_signal "$data" "$OUTPUT/zero-signal.jsonl"
@@ -83,7 +95,9 @@ baselines() {
     ecgbyte baseline --data "$1" --kind resnet1d --epochs "$RESNET_EPOCHS" --output "$2-resnet1d.jsonl" "${@:3}"
 }
 
-baselines "$data" "$OUTPUT/baseline"
+# A question costs the language model tokens and them nothing, so they learn from all labels.
+prepare "$OUTPUT/data-all" all "${label_sets[@]}"
+baselines "$OUTPUT/data-all" "$OUTPUT/baseline"
 ecgbyte evaluate --data "$data" --by-record --predictions "$OUTPUT/answers.jsonl" --no-rule \
   --control "shuffled=$OUTPUT/shuffled.jsonl" --control "zero_signal=$OUTPUT/zero-signal.jsonl" \
   --control "question_only=$OUTPUT/question-only.jsonl" --system "resnet1d=$OUTPUT/baseline-resnet1d.jsonl" \
@@ -91,7 +105,7 @@ ecgbyte evaluate --data "$data" --by-record --predictions "$OUTPUT/answers.jsonl
 
 [[ "$ROBUSTNESS" == yes ]] || exit 0
 # The five superclasses alone; the ResNet is trained on them anew for each change, on recordings as they are.
-prepare "$OUTPUT/data-superclass" superclass
+prepare "$OUTPUT/data-superclass" all superclass
 for change in gain=1 noise=0.05 noise=0.1 wander=0.3 gain=0.5 gain=2 drop=1 drop=3 swap=ra-la; do
   answer "$OUTPUT/model" true "$OUTPUT/data-superclass" "$OUTPUT/worse-$change.jsonl" --perturb "$change"
   baselines "$OUTPUT/data-superclass" "$OUTPUT/worse-$change" --perturb "$change"

@@ -261,3 +261,20 @@ def test_every_command_about_labels_is_one(tmp_path):
     assert names.count("sft") == 2 and names.count("baseline") == 2 + 2 * 9 and names[-1] == "evaluate"
     told = [words for words in given if words[0] == "evaluate"][0]
     assert told.count("--control") == 3 and told.count("--system") == 2
+    # The question-only control is trained as long as the model, and the baselines on all labels.
+    assert len({words[words.index("--max_steps") + 1] for words in given if words[0] == "sft"}) == 1
+    thinned = [
+        words[words.index("--output") + 1] for words in given if words[0] == "prepare" and "--negatives" in words
+    ]
+    assert thinned == ["runs/data"]
+    again = subprocess.run(
+        script, env={**os.environ, **variables, "TEST_FOLD": "8"}, cwd=tmp_path, capture_output=True
+    )
+    assert again.returncode == 2 and b"runs holds a run with other settings" in again.stderr
+
+
+def test_sets_that_divide_the_same_patients_otherwise_are_no_pair(tmp_path):
+    variables = {"DATA_SET": "ptb_xl", "TEST_ON": "ecg_qa_ptbxl", "OUTPUT": "runs", "PTB_XL_DIR": "ptb-xl"}
+    script = ["bash", str(FOLDER / "paper.sh")]
+    ended = subprocess.run(script, env={**os.environ, **variables}, cwd=tmp_path, capture_output=True)
+    assert ended.returncode == 2 and b"ptb_xl trains on patients that ecg_qa_ptbxl tests on" in ended.stderr

@@ -45,7 +45,8 @@ class TestFind:
     @pytest.mark.parametrize(
         "text, expected",
         [
-            ("sinus rhythm left type otherwise normal EKG", ["left axis deviation", "normal ECG", "sinus rhythm"]),
+            ("sinus rhythm left type otherwise normal EKG", ["normal ECG", "sinus rhythm"]),
+            ("sinus rhythm pathological left type", ["left axis deviation", "sinus rhythm"]),
             (
                 "Sinus bradycardia with 1st degree A-V block. Cannot rule out anterior infarct - age undetermined",
                 ["anterior infarct", "first degree AV block", "sinus bradycardia"],
