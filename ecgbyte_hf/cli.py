@@ -1262,6 +1262,12 @@ def _add_evaluate(add: Adder) -> None:
         metavar="NAME=FILE",
         help="answers of another system, such as a supervised network, to stand beside the model; may be repeated",
     )
+    command.add_argument(
+        "--by-record",
+        action="store_true",
+        help="score one answer about each record: P(yes) averaged over its windows, other answers by vote; files of "
+        "windows of any length and of whole records may stand side by side (leave out --window-seconds)",
+    )
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report; its tables go beside it as .md")
     command.add_argument(
         "--model-name",
@@ -1353,6 +1359,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         systems=systems,
         statements=options.statements,
         output=options.output,
+        by_record=options.by_record,
         with_rule=not options.no_rule,
         text=TextOptions(**given) if options.text_metrics else None,
         n_resamples=options.resamples,

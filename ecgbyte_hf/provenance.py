@@ -29,6 +29,7 @@ PACKAGES = (
     "numpy",
     "scipy",
     "PyWavelets",
+    "scikit-learn",
 )
 
 

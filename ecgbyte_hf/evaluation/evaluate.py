@@ -22,6 +22,7 @@ from ecgbyte_hf.evaluation.label_scores import (
     score_labels,
     verify_questions,
 )
+from ecgbyte_hf.evaluation.record_answers import record_answers
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
 from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
 from ecgbyte_hf.evaluation.statements import StatementList, score_statements
@@ -48,6 +49,7 @@ def evaluate_predictions(
     output: str | Path,
     systems: Mapping[str, str | Path] | None = None,
     statements: str | Path | None = None,
+    by_record: bool = False,
     with_rule: bool = True,
     text: TextOptions | None = None,
     n_resamples: int = 2000,
@@ -57,13 +59,16 @@ def evaluate_predictions(
     """Score a model's answers and those of its controls on the same questions, and write the report.
 
     Args:
-        prepared: The prepared folder the questions came from; its training questions give the majority answers.
+        prepared: The prepared folder the questions came from; its training questions give the majority answers. With
+            `by_record` whole, not in windows.
         predictions: What `ecgbyte generate` wrote.
         controls: Prediction files by name: `question_only`, `zero_signal`, `shuffled`.
         output: JSON file to write.
         systems: Prediction files of other systems on the same questions by name, such as a supervised network. They
             stand beside the model and are no controls.
         statements: File of labels and phrases to look for in reports; see `statements.py`. Ours by default.
+        by_record: Take the answers about all windows of a record together; see `record_answers.py`. The files may be
+            of windows of any lengths, and of whole records.
         with_rule: Also answer by rule what a rule can (needs neurokit2).
         text: Also compare the answers as texts (needs the extra `eval`).
         n_resamples: Bootstrap resamples of each interval.
@@ -76,11 +81,18 @@ def evaluate_predictions(
         where there are yes/no questions `labels` (see `label_scores.py`: `systems` by name, and `differences` of macro
         AUC, the model less each); where there are reports `statements` (see `statements.py`); with `systems` also
         `systems`: name -> `exact_match` and `difference`, the model less this system; with `text` also
-        `text_metrics`: `model`, and the same of each control and system.
+        `text_metrics`: `model`, and the same of each control and system; with `by_record` also `windows_per_record`:
+        `model`, and each control and system that has a file -> how many windows make an answer.
 
     Raises:
-        EcgDataError: the predictions are not all questions of one split, or those of another file are not the same.
+        EcgDataError: the predictions are not all questions of one split, or those of another file are not the same;
+            with `by_record`, windows are missing or `prepared` is itself in windows.
     """
+    if by_record and prepared.window_seconds is not None:
+        raise EcgDataError(
+            f"got windows of {prepared.window_seconds:g} s, expected whole records to score by record; "
+            "leave out --window-seconds (the files say what windows they have)"
+        )
     if unknown := sorted(set(controls) - (set(CONTROLS_OVER_ALL) - {"majority"})):
         raise EcgDataError(
             f"got controls named {', '.join(unknown)}, expected question_only, zero_signal or shuffled (majority and "
@@ -94,15 +106,23 @@ def evaluate_predictions(
     phrases = StatementList.load(statements)
     if text is not None:
         load_text_metrics()  # what is not installed is said before the work
-    rows = read_predictions(predictions)
+    files = {"model": predictions, **controls, **systems}
+    given = {name: read_predictions(path) for name, path in files.items()}
+    num_given = {name: len(answers) for name, answers in given.items()}
+    if by_record:
+        given = {name: record_answers(answers, files[name]) for name, answers in given.items()}
+    rows = given["model"]
     split = split_of(prepared, rows, predictions)
     scored = score_rows(rows)
     clusters = [cluster_key(row) for row in rows]
     scored_controls = {
         "majority": score_rows(_with_predictions(rows, majority_predictions(prepared.questions("train"), rows)))
     }
-    scored_controls |= {name: _scored_file(path, rows, predictions) for name, path in controls.items()}
-    scored_systems = {name: _scored_file(path, rows, predictions) for name, path in systems.items()}
+    for name, answers in given.items():
+        if _questions(answers) != _questions(rows):
+            raise EcgDataError(f"{files[name]} does not answer the questions of {predictions} in the same order")
+    scored_controls |= {name: score_rows(given[name]) for name in controls}
+    scored_systems = {name: score_rows(given[name]) for name in systems}
     options = {"n_resamples": n_resamples, "seed": seed}
     summary = summarise(scored, **options)
     everybody = {"model": scored, **scored_controls, **scored_systems}
@@ -113,6 +133,8 @@ def evaluate_predictions(
         "answers_at_limit": at_limit,
         "controls": {name: summarise(control, **options)["exact_match"] for name, control in scored_controls.items()},
     }
+    if by_record:
+        report["windows_per_record"] = {name: count // len(rows) for name, count in num_given.items()}
     best = max(scored_controls, key=lambda name: report["controls"][name]["overall"])
     report["best_control"] = best
     report["difference_to_best_control"] = _paired(scored, scored_controls[best], clusters, **options)
@@ -152,6 +174,7 @@ def evaluate_predictions(
         "systems": {name: str(path) for name, path in systems.items()},
         "statements": None if statements is None else str(statements),
         "text": None if text is None else asdict(text),
+        "by_record": by_record,
         **options,
     }
     report["provenance"] = provenance(
@@ -161,14 +184,6 @@ def evaluate_predictions(
     )
     write_json(output, report)
     return report
-
-
-def _scored_file(path: str | Path, rows: Sequence[Row], predictions: str | Path) -> list[dict[str, Any]]:
-    """Another file's answers to the model's questions, scored."""
-    answers = read_predictions(path)
-    if _questions(answers) != _questions(rows):
-        raise EcgDataError(f"{path} does not answer the questions of {predictions} in the same order")
-    return score_rows(answers)
 
 
 def _label_report(questions: VerifyQuestions, everybody: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -358,6 +373,8 @@ def report_lines(report: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]
     lines += _text_lines(report.get("text_metrics", {}), controls)
     cut = {name: count for name, count in report["answers_at_limit"].items() if count}
     remarks = [f"{name} is another system on the same questions, no control" for name in report.get("systems", {})]
+    windows = {name: count for name, count in report.get("windows_per_record", {}).items() if count > 1}
+    remarks += [f"an answer of {name} is that of {count} windows of a record" for name, count in windows.items()]
     remarks += [f"{count} answers of {name} were cut off at max_new_tokens" for name, count in cut.items()]
     left_out = report.get("text_metrics", {}).get("model", {}).get("left_out", {})
     return lines, remarks + [f"{name} is left out: {reason}" for name, reason in left_out.items()]

@@ -129,7 +129,12 @@ def probability_of_yes(questions: VerifyQuestions, rows: Sequence[Row], system: 
     Raises:
         EcgDataError: only some have it, or it holds no two log-probabilities.
     """
-    given = [rows[place].get("option_logprobs") for place in questions.rows]
+    return probabilities_of_yes([rows[place] for place in questions.rows], system)
+
+
+def probabilities_of_yes(rows: Sequence[Row], system: str) -> NDArray[np.float64] | None:
+    """P(yes) of prediction rows that answer yes/no questions, (rows,); see `probability_of_yes`."""
+    given = [row.get("option_logprobs") for row in rows]
     missing = sum(one is None for one in given)
     if missing == len(given):
         return None
@@ -149,7 +154,7 @@ def probability_of_yes(questions: VerifyQuestions, rows: Sequence[Row], system: 
     with np.errstate(invalid="ignore"):
         difference += pairs[:, 0] - pairs[:, 1]
     if np.isnan(difference).any():
-        where = rows[questions.rows[int(np.isnan(difference).argmax())]]
+        where = rows[int(np.isnan(difference).argmax())]
         raise EcgDataError(
             f"option_logprobs of {system} are {where['option_logprobs']!r:.80} for question {where.get('sample_id')}, "
             "expected two log-probabilities"

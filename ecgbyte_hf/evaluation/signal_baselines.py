@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.evaluation.generate import report_path, write_predictions
 from ecgbyte_hf.evaluation.scoring import NONE, gold_answer, normalise, question_options
+from ecgbyte_hf.evaluation.statistics import AreaUnderCurve
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance, write_json
 
@@ -163,23 +164,6 @@ def _truth(row: Row) -> bool | None:
     return answer == _YES if answer in (_YES, _NO) else None
 
 
-def area_under_curve(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Area under the ROC curve: how often a positive has the higher score, ties counting half; NaN without both.
-
-    Example:
-        >>> area_under_curve(np.array([True, False, False]), np.array([0.7, 0.7, 0.1]))
-        0.75
-    """
-    from scipy.stats import rankdata
-
-    num_positive = int(np.count_nonzero(positive))
-    num_negative = len(positive) - num_positive
-    if not num_positive or not num_negative:
-        return float("nan")
-    above = rankdata(scores)[positive].sum() - num_positive * (num_positive + 1) / 2.0
-    return float(above / (num_positive * num_negative))
-
-
 def macro_auc(columns: LabelColumns, targets: NDArray[np.float32], logits: NDArray[np.float64]) -> dict[str, Any]:
     """Mean AUC over the labels that are yes and no in these records.
 
@@ -194,8 +178,8 @@ def macro_auc(columns: LabelColumns, targets: NDArray[np.float32], logits: NDArr
     """
     areas: dict[str, list[float]] = {label.attribute_type: [] for label in columns.labels}
     for column, label in enumerate(columns.labels):
-        is_asked = ~np.isnan(targets[:, column])
-        area = area_under_curve(targets[is_asked, column] == 1.0, logits[is_asked, column])
+        places = np.flatnonzero(~np.isnan(targets[:, column]))
+        area = AreaUnderCurve(logits[places, column], targets[places, column] == 1.0, places).value()
         if not np.isnan(area):
             areas[label.attribute_type].append(area)
 
@@ -509,13 +493,12 @@ def _threads(num_threads: int | None) -> Iterator[None]:
 def _provenance(
     prepared: PreparedData, kind: str, split: str, processor: Any, options: BaselineOptions
 ) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    if kind == "bigram":
-        extra = {"tokenizer": processor.tokenizer.fingerprint, "scikit-learn": metadata.version("scikit-learn")}
+    extra = {"tokenizer": processor.tokenizer.fingerprint} if kind == "bigram" else {}
     return provenance(
         "baseline",
         {"data": str(prepared.folder), "kind": kind, "split": split, **asdict(options)},
         data_hash=prepared.report["data_hash"],
         window_seconds=prepared.window_seconds,
+        window_stride=prepared.window_stride,
         **extra,
     )
