@@ -158,7 +158,8 @@ class EcgPrompter:
         self.prompt = prompt
         self.view = view
         self.report = BudgetReport()
-        #: What was done to the signals on purpose, such as noise that was added.
+        #: What tells the signals from others, and what was done to them on purpose, such as noise that was added.
+        self.data = ""
         self.changes: tuple[str, ...] = ()
         self._signal_of = signal_of
         self._context_of = context_of
@@ -193,6 +194,7 @@ class EcgPrompter:
             substitutes=substitutes,
             context_of=_context_of(prepared, prompt.context) if prompt.context else None,
         )
+        prompter.data = prepared.fingerprint
         prompter.changes = tuple(getattr(prepared.records, "changes", ()))
         return prompter
 

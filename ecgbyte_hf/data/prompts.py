@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeGuard
 
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError
 from ecgbyte_hf.provenance import write_json
@@ -270,12 +271,17 @@ def _check_window(seconds: Any) -> None:
         raise EcgDataError(f"got window_seconds={seconds!r}, expected seconds, or 0 for whole records")
 
 
+def is_age(value: Any) -> TypeGuard[float]:
+    """Whether it is an age in years."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+
+
 def _facts_text(context: Sequence[str], facts: Mapping[str, Any]) -> str:
     """What is known of one patient; a value that is none is as unknown as one that is absent."""
     parts = []
     for name in context:
         value = facts.get(name)
-        if name == "age" and isinstance(value, (int, float)) and 0 <= value < math.inf:
+        if name == "age" and is_age(value):
             parts.append(f"over {_OLD - 1} years" if value >= _OLD else f"{int(value)} years")
         elif name == "sex" and value in ("male", "female"):
             parts.append(str(value))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.data.workers import worker_pool
 from ecgbyte_hf.evaluation.controls import majority_predictions
 from ecgbyte_hf.evaluation.generate import read_predictions
@@ -170,6 +171,7 @@ def evaluate_predictions(
         report["rule"] = _rule_report(prepared, rows, scored, clusters, num_proc=num_proc, **options)
     arguments = {
         "predictions": str(predictions),
+        "predictions_hash": rows_hash(rows),
         "controls": {name: str(path) for name, path in controls.items()},
         "systems": {name: str(path) for name, path in systems.items()},
         "statements": None if statements is None else str(statements),

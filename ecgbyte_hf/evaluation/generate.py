@@ -148,6 +148,10 @@ def generate_answers(
     scored = [names if decoding.scores(row) else None for row, names in zip(rows, valid, strict=True)]
     if options_only and not all(scored):
         raise EcgDataError(f"sample {rows[scored.index([])]['sample_id']} has no options to choose from")
+    # User and assistant take turns.
+    continued = sum(len(row.get("messages") or ()) > 2 for row in rows)
+    if continued:
+        logger.warning("%d of %d conversations go on: only their first question is asked", continued, len(rows))
     plan = _plan(language_model, rows, prompter, decoding)
     run = _run_identity(language_model, rows, prompter, decoding, plan.is_shared)
     done = _answer_batches(language_model, rows, prompter, scored, decoding, plan, run, output)
@@ -161,6 +165,7 @@ def generate_answers(
     report = {
         "questions": counts.pop("rows"),
         "answers_at_limit": at_limit,
+        "conversations_that_go_on": continued,
         **{name.replace("row", "prompt"): value for name, value in counts.items()},
         "decoding": {
             "answers": "the likeliest option" if options_only else "greedy",
@@ -288,6 +293,8 @@ def _run_identity(
         "backend": language_model.backend,
         "questions": rows_hash(rows),
         "prompt": asdict(language_model.prompt),
+        "ecg_tokenizer": prompter.ecg_tokenizer.fingerprint,
+        "data": prompter.data,
         "view": prompter.view,
         "substitutes": rows_hash([{"pairs": substitutes}]) if substitutes else None,
         "perturbations": list(prompter.changes),

@@ -256,6 +256,11 @@ class EcgLanguageModel:
             if any(signal.shape[1] > width for signal in signals):
                 logger.warning("the model was trained on windows of %g s: it is shown the first one", window)
             signals = [signal[:, :width] for signal in signals]
+        wanted = self.prompt.context or []
+        if any(facts.get(name) is not None for facts in contexts for name in {"age", "sex"} - {*wanted}):
+            logger.warning("this model's prompts do not tell all that was given of the patient: the rest is not used")
+        if any(facts.get(name) is None for facts in contexts for name in wanted):
+            logger.warning("the model was trained with %s of the patient, which is not given", " and ".join(wanted))
         return EcgPrompter(
             self.processor.tokenizer,
             self.lm_tokenizer,

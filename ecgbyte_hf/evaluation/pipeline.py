@@ -11,6 +11,7 @@ import numpy as np
 from transformers import Pipeline
 
 from ecgbyte_hf.data.chat import RenderedPrompt
+from ecgbyte_hf.data.prompts import is_age
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel, ModelFolder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, SignalError
 
@@ -81,17 +82,22 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         question: str | None = None,
         sampling_rate: float | None = None,
         leads: Sequence[str] | None = None,
+        age: float | None = None,
+        sex: str | None = None,
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Answer.
 
         Args:
-            inputs: One input, a list of them, or any other iterable, which is read a batch at a time.
+            inputs: One input, a list of them, whose ECGs are all read before the first answer, or any other iterable,
+                which is read a batch at a time.
             ecg: Of a single question, in place of `inputs`.
             question: About `ecg`.
             sampling_rate: Of `ecg`, where it is an array: Hz.
             leads: Of `ecg`, where it is an array: the names of its rows.
+            age: The patient's in years, for a model whose prompts tell it.
+            sex: The patient's, `"male"` or `"female"`, for a model whose prompts tell it.
             batch_size: Questions at a time.
             kwargs: `max_new_tokens` (64 by default), `streamer` (of transformers, for a single question).
 
@@ -102,13 +108,19 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         Raises:
             EcgError: an input without its parts, or a recording that cannot be used; the message says which.
         """
+        given = {
+            "ecg": ecg,
+            "question": question,
+            "sampling_rate": sampling_rate,
+            "leads": leads,
+            "age": age,
+            "sex": sex,
+        }
         if inputs is None:
-            given = {"ecg": ecg, "question": question, "sampling_rate": sampling_rate, "leads": leads}
             inputs = {name: value for name, value in given.items() if value is not None}
-        elif any(value is not None for value in (ecg, question, sampling_rate, leads)):
-            raise EcgDataError(
-                "got inputs and ecg=, question=, sampling_rate= or leads= beside them; give one of them"
-            )
+        elif any(value is not None for value in given.values()):
+            names = "=, ".join(name for name, value in given.items() if value is not None)
+            raise EcgDataError(f"got inputs and {names}= beside them; give either")
         size = batch_size or self._batch_size or _BATCH_SIZE
         if size < 1:
             raise EcgDataError(f"got batch_size={size}, expected at least 1")
@@ -205,6 +217,10 @@ def _check_input(one: Any, place: int) -> None:
         raise EcgDataError(f"input {place} {' and '.join(what)}; expected {wanted}")
     if not isinstance(one["question"], str) or not one["question"].strip():
         raise EcgDataError(f"input {place} has the question {one['question']!r}, expected text")
+    if one.get("age") is not None and not is_age(one["age"]):
+        raise EcgDataError(f"input {place} has the age {one['age']!r}, expected years")
+    if one.get("sex") not in (None, "male", "female"):
+        raise EcgDataError(f"input {place} has the sex {one['sex']!r}, expected male or female")
 
 
 def _record(one: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         EcgDataError: the file is missing, or a line is not such a row.
     """
     rows = []
+    # Templates repeat questions and long lists of options: one of each is kept.
+    repeated: dict[str, Any] = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -61,7 +64,9 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         missing = [key for key in _REQUIRED if not isinstance(row, dict) or key not in row]
         if missing:
             raise EcgDataError(f"{path}, line {number}: not of `ecgbyte generate`, it lacks {', '.join(missing)}")
-        rows.append(row)
+        for key in ("options", "question", "answer"):
+            row[key] = repeated.setdefault(json.dumps(row[key]), row[key])
+        rows.append({sys.intern(key): value for key, value in row.items()})
     return rows
 
 

@@ -118,7 +118,7 @@ class TrainedResnet1d:
         with torch.inference_mode():
             for start in range(0, len(signals), _ANSWER_BATCH):
                 batch = (signals[start : start + _ANSWER_BATCH] - self.mean) / self.std
-                parts.append(self.network(torch.from_numpy(batch).to(device)).double().cpu().numpy())
+                parts.append(self.network(torch.from_numpy(batch).to(device)).cpu().double().numpy())
         return np.concatenate(parts)
 
 
@@ -172,7 +172,9 @@ def _train(
     from tqdm.auto import tqdm
 
     mean = signals.mean(axis=(0, 2), dtype=np.float64)[:, None].astype(np.float32)
-    std = signals.std(axis=(0, 2), dtype=np.float64)[:, None].astype(np.float32)
+    # Record by record: numpy's own would hold all differences at once, in float64.
+    squares = sum(np.square(one - mean, dtype=np.float64).sum(axis=1) for one in signals)
+    std = np.sqrt(squares / (signals.shape[0] * signals.shape[2]))[:, None].astype(np.float32)
     std[std == 0.0] = 1.0  # a lead that is flat in all records
     network = Resnet1d(signals.shape[1], targets.shape[1]).to(device)
     trained = TrainedResnet1d(network, mean, std)

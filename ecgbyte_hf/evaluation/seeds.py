@@ -125,7 +125,11 @@ def _check_comparable(loaded: Sequence[Report], paths: Sequence[str | Path]) -> 
         if differing:
             what = ", ".join(differing)
             raise EcgDataError(f"{path} and {paths[0]} differ in {what}; expected one test for all seeds")
-    runs = [report["provenance"]["arguments"]["predictions"] for report in loaded]
+    # Names alone are the same where every run has a folder of its own, answers alone where a model learnt nothing.
+    runs = [
+        tuple(report["provenance"]["arguments"].get(name) for name in ("predictions", "predictions_hash"))
+        for report in loaded
+    ]
     if len({Path(path).resolve() for path in paths}) < len(paths) or len(set(runs)) < len(runs):
         raise EcgDataError(f"got the same run twice among {', '.join(map(str, paths))}, expected one report per seed")
 

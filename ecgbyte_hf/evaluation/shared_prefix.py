@@ -275,8 +275,6 @@ def _score(
     cache: _Rows, questions: list[_Question], answers: list[list[list[int]]], logits: list[Any]
 ) -> list[list[float]]:
     """Log-probabilities of answers, each read behind its question in a branch that is forgotten again."""
-    import torch
-
     scores: list[list[float]] = [[] for _ in questions]
     waiting = []
     for index, each in enumerate(answers):
@@ -300,7 +298,7 @@ def _score(
         behind = cache.append(pieces)
         cache.drop_last(cache.length - before)
         for (index, column, answer), piece_logits in zip(batch, behind, strict=True):
-            scores[index][column] += float(logprobs_of(piece_logits, answer[1:]).sum(dtype=torch.float64))
+            scores[index][column] += float(logprobs_of(piece_logits, answer[1:]).sum())
     return scores
 
 

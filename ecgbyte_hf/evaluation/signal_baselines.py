@@ -493,7 +493,9 @@ def _threads(num_threads: int | None) -> Iterator[None]:
 def _provenance(
     prepared: PreparedData, kind: str, split: str, processor: Any, options: BaselineOptions
 ) -> dict[str, Any]:
-    extra = {"tokenizer": processor.tokenizer.fingerprint} if kind == "bigram" else {}
+    extra: dict[str, Any] = {"perturbations": list(getattr(prepared.records, "changes", ()))}
+    if kind == "bigram":
+        extra["tokenizer"] = processor.tokenizer.fingerprint
     return provenance(
         "baseline",
         {"data": str(prepared.folder), "kind": kind, "split": split, **asdict(options)},

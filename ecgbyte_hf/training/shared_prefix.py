@@ -1,7 +1,8 @@
 """Training on shared-prefix rows: the attention mask by which every question sees its ECG and itself only.
 
 Rows are those of `ecgbyte_hf.data.shared_rows`. `ecgbyte sft` does all of this by itself; with another trainer use
-`SharedPrefixCollator`.
+`SharedPrefixCollator`. The trainer's validation loss is a mean over batches, so that of shared rows compares with that
+of other shared rows and not with that of separate ones.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import EcgPrompt
+from ecgbyte_hf.data.windows import WindowedData
 from ecgbyte_hf.evaluation.generate import (
     Completion,
     EcgLanguageModel,
@@ -315,13 +317,18 @@ class TestShownSignals:
         with pytest.raises(EcgDataError, match="give --window-seconds 3"):
             make_prompter(windowed, small_prepared, rows)
 
-    def test_what_is_known_of_the_patient_is_told(self, model, small_prepared):
+    def test_what_is_known_of_the_patient_is_told(self, model, small_prepared, caplog):
         telling = replace(model, prompt=replace(model.prompt, context=["age", "sex"]))
         signal = small_prepared.signal(small_prepared.ecg_ids[0])
         asked = {"sample_id": 0, "question": "Is it regular?", "ecg_id": [0]}
-        text = telling.prompter_for([signal], [{"age": 63.0, "sex": "female"}]).prompt_for(asked).text
+        text = telling.prompter_for([signal], [{"age": np.int64(63), "sex": "female"}]).prompt_for(asked).text
         assert "Patient: 63 years, female. Is it regular?" in text
+        assert not caplog.records
         assert "Patient" not in telling.prompter_for([signal], [{}]).prompt_for(asked).text
+        assert "trained with age and sex of the patient, which is not given" in caplog.text
+        caplog.clear()
+        model.prompter_for([signal], [{"age": 63}])
+        assert "do not tell all that was given of the patient" in caplog.text
 
     def test_answers_to_changed_signals_are_another_run(self, model, small_prepared, rows, options, tmp_path):
         made = {}
@@ -331,6 +338,29 @@ class TestShownSignals:
             path = generate_answers(model, rows[:4], prompter, options, tmp_path / f"{name}.jsonl", max_new_tokens=4)
             made[name] = json.loads(report_path(path).read_text())["provenance"]["arguments"]["perturbations"]
         assert made == {"plain": [], "noisy": ["noise=0.3", "seed=0"]}
+
+
+def test_answers_about_other_signals_are_not_gone_on_with(model, small_prepared, options, tmp_path):
+    """Windows of other places have the same questions."""
+    output = tmp_path / "a.jsonl"
+    for stride in (4.0, 3.5):
+        windows = WindowedData(small_prepared.folder, 4.0, stride_seconds=stride)
+        rows = windows.questions("test")[:2]
+        prompter = make_prompter(model, windows, rows)
+        if stride == 4.0:
+            generate_answers(model, rows, prompter, options, output, max_new_tokens=2)
+            run = json.loads(report_path(output).read_text())["provenance"]["arguments"]
+            output.with_name("a.jsonl.partial").write_text(json.dumps({"run": run}) + "\n")
+    with pytest.raises(EcgDataError, match="another run, which differs in data"):
+        generate_answers(model, rows, prompter, options, output, max_new_tokens=2)
+
+
+def test_conversations_that_go_on_are_counted(model, small_prepared, rows, prompter, options, tmp_path, caplog):
+    turns = [{"role": role, "content": "text"} for role in ("user", "assistant")]
+    talk = [{**rows[0], "question_type": "conversation", "messages": turns * count} for count in (1, 2)]
+    path = generate_answers(model, talk, prompter, options, tmp_path / "a.jsonl", max_new_tokens=2)
+    assert "1 of 2 conversations go on" in caplog.text
+    assert json.loads(report_path(path).read_text())["conversations_that_go_on"] == 1
 
 
 def test_free_text_has_no_options(model, small_prepared, rows, prompter, options, tmp_path):

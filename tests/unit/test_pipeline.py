@@ -171,10 +171,13 @@ def test_arguments_that_are_none(pipe, records):
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"temperature": 1.0}, "unknown: temperature; known: max_new_tokens"),
-        ({"question": "?"}, "question=, .* beside them"),
+        ({"question": "?", "age": 63}, "got inputs and question=, age= beside them"),
     ):
         with pytest.raises(EcgDataError, match=message):
             pipe(question, **settings)
+    for facts, message in (({"age": "63"}, "the age '63', expected years"), ({"sex": "M"}, "the sex 'M', expected")):
+        with pytest.raises(EcgDataError, match=message):
+            pipe(**question, **facts)
     with pytest.raises(SignalError, match="beside a record, which has its own"):
         pipe({**question, "sampling_rate": 100.0})
 

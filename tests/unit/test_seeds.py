@@ -23,7 +23,10 @@ def report(seed, overall, auc, *, extra_control=False):
         "difference_to_best_control": {"value": overall - 0.4},
         "labels": {"systems": {"model": model}},
         "systems": {"resnet": {"exact_match": {"overall": 0.75}}},
-        "provenance": {"data_hash": {"test": "abc"}, "arguments": {"predictions": f"{seed}.jsonl"}},
+        "provenance": {
+            "data_hash": {"test": "abc"},
+            "arguments": {"predictions": "answers.jsonl", "predictions_hash": f"{seed}"},
+        },
     }
 
 
@@ -73,7 +76,7 @@ def change(place, value):
         (change(["provenance", "data_hash"], {"test": "xyz"}), r"differ in data \(hash\)"),
         (change(["split"], "validation"), "differ in split"),
         (change(["exact_match", "n"], 9), "differ in number of questions"),
-        (change(["provenance", "arguments", "predictions"], "0.jsonl"), "the same run twice"),
+        (change(["provenance", "arguments", "predictions_hash"], "0"), "the same run twice"),
         ({"split": "test"}, "is no report of `ecgbyte evaluate`"),
     ],
 )
