@@ -1,4 +1,5 @@
-r"""Rewards for reinforcement learning by the unmodified `trl grpo`, on text rows of `ecgbyte encode`.
+r"""Rewards for reinforcement learning by the unmodified `trl grpo`, on text rows and rows of messages of
+`ecgbyte encode`.
 
 It saves no ECG tokenizer, so `ecgbyte generate` is told where it is::
 
@@ -9,7 +10,7 @@ It saves no ECG tokenizer, so `ecgbyte generate` is told where it is::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ecgbyte_hf.evaluation.scoring import gold_answer, parse_answer
@@ -17,7 +18,7 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 
 def exact_match_reward(
-    completions: Sequence[str],
+    completions: Sequence[str | Sequence[Mapping[str, str]]],
     answer: Sequence[Sequence[str]] | None = None,
     options: Sequence[Sequence[str]] | None = None,
     **_: Any,
@@ -25,7 +26,7 @@ def exact_match_reward(
     """1.0 where a completion is right by the measure of `ecgbyte evaluate`, else 0.0.
 
     Args:
-        completions: What the model wrote, one text for each row.
+        completions: What the model wrote for each row: a text, or of rows of messages a list of one message.
         answer: The rows' column of that name: the right answer as a list.
         options: The rows' column of that name: the valid answers of each question.
 
@@ -46,6 +47,10 @@ def exact_match_reward(
             "one question per row"
         )
     return [
-        float(parse_answer(text, valid) == gold_answer({"answer": gold})) if valid else None
-        for text, gold, valid in zip(completions, answer, options, strict=True)
+        float(parse_answer(_text(written), valid) == gold_answer({"answer": gold})) if valid else None
+        for written, gold, valid in zip(completions, answer, options, strict=True)
     ]
+
+
+def _text(completion: str | Sequence[Mapping[str, str]]) -> str:
+    return completion if isinstance(completion, str) else completion[-1]["content"]

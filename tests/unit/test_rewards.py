@@ -37,6 +37,10 @@ class TestReward:
         assert exact_match_reward(texts, [both] * 4, [options] * 4) == [1.0, 0.0, 0.0, 0.0]
         assert exact_match_reward(texts, [["none"]] * 4, [options] * 4) == [0.0, 0.0, 1.0, 0.0]
 
+    def test_messages_are_as_good_as_text(self):
+        written = [[{"role": "assistant", "content": text}] for text in ("Yes.", "no")]
+        assert exact_match_reward(written, [["yes"]] * 2, [["no", "yes"]] * 2) == [1.0, 0.0]
+
     def test_free_text_is_left_out(self):
         assert exact_match_reward(["sinus rhythm"], [["sinus rhythm."]], [[]]) == [None]
 
