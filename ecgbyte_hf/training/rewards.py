@@ -1,6 +1,7 @@
 r"""Rewards for reinforcement learning by the unmodified `trl grpo`.
 
-They read text rows and rows of messages of `ecgbyte encode`. The trainer saves no ECG tokenizer, so `ecgbyte generate` is told where it is::
+They read text rows and rows of messages of `ecgbyte encode`. The trainer saves no ECG tokenizer, so `ecgbyte generate`
+is told where it is::
 
     trl grpo --reward_funcs ecgbyte_hf.training.rewards.exact_match_reward --model_name_or_path sft/merged \
         --dataset_name rows --output_dir grpo --max_completion_length 64
