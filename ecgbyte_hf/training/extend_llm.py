@@ -20,7 +20,7 @@ from ecgbyte_hf.training.token_waveforms import waveform_features
 logger = logging.getLogger(__name__)
 
 
-ROW_INITS = ("spread", "waveform", "mean", "resize")
+ROW_INITS = ("waveform", "spread", "mean", "resize")
 # Old rows that the draw combines; their covariance hardly changes beyond this many, memory and time do.
 _SPREAD_SAMPLE = 8192
 
@@ -54,7 +54,7 @@ def extend_llm(
     output_dir: str | Path,
     *,
     prompt: EcgPrompt | None = None,
-    init: str = "spread",
+    init: str = "waveform",
     seed: int = 0,
     dtype: str = "auto",
     revision: str | None = None,
