@@ -44,7 +44,7 @@ from tqdm import tqdm  # noqa: E402
 
 INITS = ("mean", "resize", "spread", "waveform")
 #: Rows frozen or trained, and training steps.
-ARMS = ("trained:100", "frozen:400")
+ARMS = ("trained:100", "frozen:100", "frozen:400")
 ATTRIBUTES = ("st", "qrs_width")
 QUESTION_TYPES = ("single-query", "single-choose")
 SECONDS_OF_ECG = 3.0
