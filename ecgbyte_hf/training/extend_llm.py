@@ -72,7 +72,9 @@ def extend_llm(
             near each other (see `init_rows`). `"mean"` sets all to the mean of the old rows, and `"resize"` leaves
             them to transformers: this mean and 1e-9 of the covariance. Both make all ECG tokens alike until training
             moves their rows; where they stay frozen, as under LoRA, the model cannot see the ECG.
-            `scripts/benchmark/new_rows.py` compares the four.
+            Of a small model with LoRA and frozen rows, exact match was 95.5 % from `"waveform"`, 75.1 % from
+            `"spread"` and 47.7 % from the other two, 46.2 % without the ECG; with trained rows all were alike
+            (`scripts/benchmark/new_rows.py`).
         seed: Of the draw.
         dtype: Weights' dtype, as in `from_pretrained`.
         revision: Revision on the Hub.

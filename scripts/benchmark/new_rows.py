@@ -57,7 +57,7 @@ LABELS = {
     "spread": "spread like the old rows",
     "waveform": "from the token's waveform",
 }
-COLOURS = ("#56B4E9", "#D55E00", "#0072B2", "#E69F00")
+COLOURS = ("#D55E00", "#56B4E9", "#0072B2", "#E69F00")
 
 
 def parser() -> argparse.ArgumentParser:
