@@ -886,10 +886,10 @@ def _add_extend_llm(add: Adder) -> None:
     )
     command.add_argument(
         "--init",
-        choices=("spread", "waveform", "mean", "resize"),
-        default="spread",
-        help="new rows: spread like the old ones; so, and near each other where the tokens' waveforms are; all at the "
-        "old ones' mean; as transformers resizes (default: %(default)s)",
+        choices=("waveform", "spread", "mean", "resize"),
+        default="waveform",
+        help="new rows: spread like the old ones and near each other where the tokens' waveforms are; spread at "
+        "random; all at the old ones' mean; as transformers resizes (default: %(default)s)",
     )
     command.add_argument("--seed", type=_seed, default=0, help="of the new rows")
     command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")

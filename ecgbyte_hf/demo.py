@@ -105,7 +105,9 @@ def run_demo(output_dir: str | Path, *, size: DemoSize | None = None, seed: int 
             num_layers=size.num_layers,
             seed=seed,
         )
-        extend_llm(str(tiny), processor, root / "extended", prompt=prompt, seed=seed)
+        # These rows are trained, and then their start made no difference (scripts/benchmark/new_rows.py); the
+        # README's table is of this one.
+        extend_llm(str(tiny), processor, root / "extended", prompt=prompt, init="spread", seed=seed)
     with clock.stage("write training rows"):
         for view, folder in (("true", "rows"), ("question_only", "rows-question-only")):
             prompter = load_prompter(root / "extended", prepared, view=view)

@@ -44,7 +44,7 @@ from tqdm import tqdm  # noqa: E402
 
 INITS = ("mean", "resize", "spread", "waveform")
 #: Rows frozen or trained, and training steps.
-ARMS = ("frozen:100", "trained:100", "frozen:400")
+ARMS = ("trained:100", "frozen:100", "frozen:400")
 ATTRIBUTES = ("st", "qrs_width")
 QUESTION_TYPES = ("single-query", "single-choose")
 SECONDS_OF_ECG = 3.0
@@ -57,7 +57,7 @@ LABELS = {
     "spread": "spread like the old rows",
     "waveform": "from the token's waveform",
 }
-COLOURS = ("#56B4E9", "#D55E00", "#0072B2", "#E69F00")
+COLOURS = ("#D55E00", "#56B4E9", "#0072B2", "#E69F00")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,17 +113,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from ecgbyte_hf.provenance import provenance
 
     bench = Bench(options)
-    tuning = []
+    tuning, runs = [], []
     for arm in options.arms:
+        chosen = {}
         for init in options.inits:
             tried = [
                 bench.run(init, arm, rate, options.seeds[0], "validation") for rate in sorted(options.learning_rates)
             ]
+            chosen[init] = best_rate(tried)
             tuning.append({"init": init, "arm": arm, "tried": [_without_answers(run) for run in tried]})
-    runs = []
-    for seed in options.seeds:
-        for entry in tuning:
-            runs.append(bench.run(entry["init"], entry["arm"], best_rate(entry["tried"]), seed, "test"))
+        for seed in options.seeds:
+            runs += [bench.run(init, arm, rate, seed, "test") for init, rate in chosen.items()]
     longest = max((arm.partition(":")[2] for arm in options.arms), key=int)
     rate = min(options.learning_rates)
     question_only = bench.run("spread", f"question-only:{longest}", rate, options.seeds[0], "test")
@@ -133,7 +133,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "setting": bench.setting(),
         "controls": {"majority": bench.majority(), "question_only": _without_answers(question_only)},
         "tuning": tuning,
-        "runs": runs,
+        "ecg_id": runs[0]["ecg_id"],
+        "runs": [{name: value for name, value in run.items() if name != "ecg_id"} for run in runs],
         "summary": summary_of(runs),
     }
 

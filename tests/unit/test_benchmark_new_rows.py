@@ -156,7 +156,8 @@ class TestMeasuring:
             ("waveform", "frozen:1", "test"),
             ("waveform", "trained:2", "test"),
         ]
-        assert all(len(run["correct"]) == 8 == len(run["ecg_id"]) for run in found["runs"])
+        assert all(len(run["correct"]) == 8 for run in found["runs"])
+        assert found["ecg_id"] == [20] * 4 + [40] * 4
         assert found["setting"]["test_questions"] == 8 and found["setting"]["test_ecgs"] == 2
         assert found["controls"]["question_only"]["arm"] == "question-only:2"
         adapters = {

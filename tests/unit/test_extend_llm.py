@@ -108,7 +108,7 @@ class TestEveryFamily:
             if "wte" not in name:
                 torch.testing.assert_close(new.state_dict()[name], value, rtol=0, atol=0)
 
-    def test_new_rows_differ_as_words_do(self, base, made):
+    def test_new_rows_differ(self, base, made):
         """Rows that are all alike would leave a model with frozen embeddings blind to the ECG."""
         num_old = len(AutoTokenizer.from_pretrained(base))
         for dtype in (torch.float32, torch.bfloat16):
@@ -117,7 +117,8 @@ class TestEveryFamily:
             old, new = inputs[:num_old], inputs[num_old : made.vocab_size]
             assert len(new) >= 88
             distances = torch.pdist(new)
-            assert distances.min() > 0.3 * torch.pdist(old).median()
+            assert distances.median() > 0.5 * torch.pdist(old).median()
+            assert distances.min() > 0.005 * torch.pdist(old).median()
             assert new.std(0).mean() == pytest.approx(old.std(0).mean().item(), rel=0.2)
 
     def test_stock_classes_load_it_and_it_runs(self, made):
@@ -194,6 +195,11 @@ class TestRows:
         near = {"rtol": 0, "atol": 3e-4 * outputs[:300].std().item()} if init == "resize" else {}
         torch.testing.assert_close(outputs[300:], outputs[:300].mean(0).expand(88, -1), **near)
 
+    def test_spread_rows_differ_as_words_do(self, llama, processor, tmp_path):
+        made = extend_llm(str(llama), processor, tmp_path / "a", prompt=PROMPT, init="spread")
+        inputs, _ = rows_of(AutoModelForCausalLM.from_pretrained(made.folder))
+        assert torch.pdist(inputs[300:]).min() > 0.3 * torch.pdist(inputs[:300]).median()
+
     def test_mean_and_resize_leave_the_tokens_alike(self, llama, processor, tmp_path):
         for init, closeness in (("mean", 0.0), ("resize", 1e-3)):
             made = extend_llm(str(llama), processor, tmp_path / init, prompt=PROMPT, init=init)
@@ -202,7 +208,7 @@ class TestRows:
             torch.testing.assert_close(inputs[300:].mean(0), inputs[:300].mean(0), rtol=0, atol=1e-4)
 
     def test_an_unknown_start_is_refused(self, llama, processor, tmp_path):
-        with pytest.raises(VocabularyError, match="known: spread, waveform, mean, resize"):
+        with pytest.raises(VocabularyError, match="known: waveform, spread, mean, resize"):
             extend_llm(str(llama), processor, tmp_path / "b", init="zero")
 
     def test_dtype_is_kept(self, llama, processor, tmp_path):
