@@ -29,4 +29,4 @@ cargo test --quiet --manifest-path rust_bpe/Cargo.toml
 step Python
 # Two processes of one thread each: threads of one test would only wait for those of the other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-python -m pytest -n "${ECGBYTE_TEST_PROCESSES:-2}" --dist worksteal "$@"
+python -m pytest -n "${ECGBYTE_TEST_PROCESSES:-2}" --dist loadgroup "$@"
