@@ -343,8 +343,7 @@ class Bench:
     def majority(self) -> dict[str, Any]:
         """The most frequent training answer of each template."""
         from ecgbyte_hf.evaluation.controls import majority_predictions
-        from ecgbyte_hf.evaluation.generate import question_options
-        from ecgbyte_hf.evaluation.scoring import score_rows
+        from ecgbyte_hf.evaluation.scoring import question_options, score_rows
 
         questions = self.questions("test")
         options = self.prepared.template_options()

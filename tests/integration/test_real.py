@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SPLITS = ("test", "validation", "train_patient_disjoint")
-RECIPE = Path(__file__).parents[2] / "scripts" / "recipes" / "trl_sft_lora.yaml"
+RECIPE = Path(__file__).parents[2] / "scripts" / "recipes" / "trl_sft_paper.yaml"
 
 
 def run(*command: object) -> str:
@@ -56,6 +56,7 @@ def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--dataset_name", folder / "rows", "--output_dir", folder / "sft", "--max_steps", 3),
         *("--per_device_train_batch_size", 1, "--bf16", "false", "--dtype", "float32", "--use_cpu", "true"),
         *("--gradient_checkpointing", "false", "--eval_strategy", "no", "--save_strategy", "no"),
+        *("--load_best_model_at_end", "false"),
     )
     return folder
 

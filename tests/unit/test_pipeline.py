@@ -82,9 +82,12 @@ def test_lists_keep_their_order_and_each_ecg_is_cleaned_once(pipe, records, expe
 
 
 def test_the_answer_s_limit_is_told(pipe, records):
-    answer = pipe(ecg=records[0], question=QUESTIONS[0], max_new_tokens=1)
-    longer = pipe(ecg=records[0], question=QUESTIONS[0], max_new_tokens=30)
-    assert answer["reached_limit"] and len(longer["answer"]) > len(answer["answer"])
+    asked = [{"ecg": record, "question": question} for record in records for question in QUESTIONS]
+    short, long = pipe(asked, max_new_tokens=1), pipe(asked, max_new_tokens=30)
+    assert any(answer["reached_limit"] for answer in short)
+    for one, other in zip(short, long, strict=True):
+        assert other["answer"].startswith(one["answer"]) and (one["reached_limit"] or one == other)
+    assert any(len(one["answer"]) < len(other["answer"]) for one, other in zip(short, long, strict=True))
 
 
 def test_tokens_are_streamed(pipe, records, expected):
