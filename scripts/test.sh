@@ -27,6 +27,7 @@ cargo clippy --quiet --manifest-path rust_bpe/Cargo.toml --all-targets --all-fea
 cargo test --quiet --manifest-path rust_bpe/Cargo.toml
 
 step Python
-# Two processes of one thread each: threads of one test would only wait for those of the other.
+# Two processes of one thread each: threads of one test would only wait for those of the other. A file's tests stay
+# together, since they share what took long to make.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-python -m pytest -n "${ECGBYTE_TEST_PROCESSES:-2}" --dist loadgroup "$@"
+python -m pytest -n "${ECGBYTE_TEST_PROCESSES:-2}" --dist loadfile "$@"

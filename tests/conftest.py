@@ -31,11 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run last, those of a file in one process: they share what took long to make."""
+    """Slow tests run last."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
-    for item in items:
-        if item.get_closest_marker("slow") is not None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 class SkipGate:
