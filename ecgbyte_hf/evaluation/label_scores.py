@@ -75,6 +75,7 @@ def verify_questions(rows: Sequence[Row], *, n_resamples: int = 2000, seed: int 
     """Find the yes/no questions that ask about one label; None where there is none."""
     places: list[int] = []
     names: list[tuple[str, str]] = []
+    templates: list[Any] = []
     positive: list[bool] = []
     clusters: list[int] = []
     num_verify = without_label = other_answer = 0
@@ -94,11 +95,13 @@ def verify_questions(rows: Sequence[Row], *, n_resamples: int = 2000, seed: int 
             names.append(
                 (group if kind == "single-verify" else f"{kind} {group}", " ".join(str(attribute[0]).split()))
             )
+            templates.append(row.get("template_id"))
             places.append(place)
             positive.append(answer == _YES)
             clusters.append(cluster_key(row))
     if not places:
         return None
+    names = _told_apart(names, templates)
     known = sorted(set(names))
     numbers = {name: number for number, name in enumerate(known)}
     return VerifyQuestions(
@@ -113,6 +116,17 @@ def verify_questions(rows: Sequence[Row], *, n_resamples: int = 2000, seed: int 
         n_resamples=n_resamples,
         seed=seed,
     )
+
+
+def _told_apart(names: Sequence[tuple[str, str]], templates: Sequence[Any]) -> list[tuple[str, str]]:
+    """Labels that several templates ask about get the template's number: "noise?" and "noise in lead V6?" are two."""
+    asked: dict[tuple[str, str], set[Any]] = {}
+    for name, template in zip(names, templates, strict=True):
+        asked.setdefault(name, set()).add(template)
+    return [
+        (name[0], f"{name[1]} (template {template})") if len(asked[name]) > 1 else name
+        for name, template in zip(names, templates, strict=True)
+    ]
 
 
 def probability_of_yes(questions: VerifyQuestions, rows: Sequence[Row], system: str) -> NDArray[np.float64] | None:

@@ -260,3 +260,12 @@ class TestFigure:
         assert list(line.get_ydata()) == [one["share_of_yes"] for one in filled]
         assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
         assert sum(bar.get_height() for bar in below.patches) == 600
+
+
+def test_templates_that_ask_about_one_attribute_otherwise_are_labels_of_their_own():
+    """As in ECG-QA: noise in the whole ECG, and in one lead."""
+    rows = [row(ecg, "noise", "yes", template_id=27) for ecg in range(3)]
+    rows += [row(0, "noise", "no", template_id=26) for _ in range(4)] + [row(1, "drift", "no", template_id=26)]
+    found = verify_questions(rows)
+    assert found.names == [("form", "drift"), ("form", "noise (template 26)"), ("form", "noise (template 27)")]
+    assert np.bincount(found.label).tolist() == [1, 4, 3]
