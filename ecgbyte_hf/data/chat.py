@@ -220,11 +220,7 @@ class EcgPrompter:
         together = self.lm_tokenizer(prompt.text + completion)["input_ids"]
         answer = self._ids(completion)
         if together[prompt.num_tokens :] != answer or len(together) != prompt.num_tokens + len(answer):
-            raise VocabularyError(
-                f"sample {row['sample_id']}: the language model's tokenizer does not divide prompt and answer where "
-                f"one ends and the other begins: {prompt.text[-20:]!r}, {completion[:20]!r}; change template or "
-                "completion in ecg_prompt.json"
-            )
+            raise _not_divided(row, prompt.text, completion)
         self.report.add(prompt, prompt.num_tokens + answer_tokens)
         return {
             "prompt": prompt.text,
@@ -267,11 +263,7 @@ class EcgPrompter:
         asked = list(self.lm_tokenizer(prompt)["input_ids"])
         answer = [*self._ids(completion), self.lm_tokenizer.eos_token_id]
         if ids != [*asked, *answer]:
-            raise VocabularyError(
-                f"sample {row['sample_id']}: the language model's tokenizer does not divide prompt and answer where "
-                f"one ends and the other begins: {prompt[-20:]!r}, {completion[:20]!r}; change template or completion "
-                "in ecg_prompt.json"
-            )
+            raise _not_divided(row, prompt, completion)
         if not stand_in:
             start = len(self.lm_tokenizer("")["input_ids"])
             return asked[:start], asked[start:], answer
@@ -499,6 +491,15 @@ class EcgPrompter:
             ecg_id = self.substitutes[ecg_id]
         signal = self._signal_of(ecg_id)
         return np.zeros_like(signal) if self.view == "zero_signal" else signal
+
+
+def _not_divided(row: Mapping[str, Any], prompt: str, completion: str) -> VocabularyError:
+    """The refusal of a wording whose prompt and answer a tokenizer joins."""
+    return VocabularyError(
+        f"sample {row['sample_id']}: the language model's tokenizer does not divide prompt and answer where one ends "
+        f"and the other begins: {prompt[-20:]!r}, {completion[:20]!r}; change template or completion in "
+        "ecg_prompt.json"
+    )
 
 
 def _message(role: str, content: str) -> dict[str, str]:
