@@ -789,7 +789,15 @@ def _add_encode(add: Adder) -> None:
         help="tell the patient's before the question (default: as given to extend-llm, or nothing)",
     )
     rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
-    rows.add_argument("--seed", type=_seed, default=0, help="of the grouping")
+    rows.add_argument(
+        "--augment",
+        nargs="+",
+        metavar="KIND=MOST",
+        default=[],
+        help="change the signals of the split train at random, each record or window by itself: noise=MV and "
+        "wander=MV from 0 to so much, gain=FACTOR from 1/FACTOR to FACTOR, drop=LEADS from 0 to so many",
+    )
+    rows.add_argument("--seed", type=_seed, default=0, help="of the grouping, and of what --augment draws")
     ids = command.add_argument_group("ids, with --tokenizer; started again after a break, the job goes on")
     ids.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
     ids.add_argument("--records-per-shard", type=int, default=5000, help="records in each file (default: 5000)")
@@ -829,8 +837,10 @@ def _encode(options: argparse.Namespace) -> int:
         _say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
         _say(f"  {seconds['total']:.1f} s: {shares}")
         return 0
+    from ecgbyte_hf.training.augmentation import Augmentation
     from ecgbyte_hf.training.extend_llm import keep_settings, load_prompter
 
+    augmentation = Augmentation(options.augment, sampling_rate=prepared.sampling_rate, seed=options.seed)
     prompter = load_prompter(options.model, prepared, view=options.view, context=options.context)
     splits = options.splits or [split for split in ("train", "validation") if split in prepared.splits]
     report = encode_rows(
@@ -843,6 +853,7 @@ def _encode(options: argparse.Namespace) -> int:
         max_row_tokens=options.max_row_tokens,
         turns=options.turns,
         question_types=options.question_types,
+        augmentation=augmentation if options.augment else None,
         seed=options.seed,
     )
     keep_settings(options.model, prompter.prompt)
@@ -1192,6 +1203,14 @@ def _add_baseline(add: Adder) -> None:
     command.add_argument(
         "--output", required=True, metavar="FILE", help="JSON Lines file; the report goes beside it as .report.json"
     )
+    command.add_argument(
+        "--worse",
+        nargs="+",
+        metavar="KIND=VALUE",
+        default=[],
+        help="once trained, also answer about recordings made worse, each change (as for --perturb) by itself, into "
+        "FILE with -KIND=VALUE in its name",
+    )
     command.add_argument("--tokenizer", metavar="DIR", help="bigram: what `ecgbyte train-tokenizer` wrote")
     command.add_argument(
         "--epochs",
@@ -1238,6 +1257,7 @@ def _baseline(options: argparse.Namespace) -> int:
         split=options.split,
         processor=_load_processor(options.tokenizer) if options.tokenizer else None,
         options=BaselineOptions(options.epochs, options.c, options.seed, options.num_threads, options.device),
+        worse=options.worse,
     )
     for split, macro in report["macro_auc"].items():
         parts = {"all labels": macro, **macro["by_attribute"]}

@@ -166,6 +166,12 @@ class EcgPrompter:
         self.substitutes = None if substitutes is None else dict(substitutes)
         self._blocks: dict[tuple[tuple[int, ...], int], _EcgBlock] = {}
         self._divided_texts: dict[tuple[str, ...], tuple[list[int], list[int], list[int]]] = {}
+        self._augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None
+
+    def augment(self, augmentation: Callable[[int, np.ndarray], np.ndarray] | None) -> None:
+        """From now on show signals as this makes them of an ECG's number and signal; with None as they are."""
+        self._augmentation = augmentation
+        self._blocks.clear()
 
     @classmethod
     def for_prepared(
@@ -490,6 +496,8 @@ class EcgPrompter:
                 raise EcgDataError(f"no other ECG was named to be shown instead of {ecg_id}")
             ecg_id = self.substitutes[ecg_id]
         signal = self._signal_of(ecg_id)
+        if self._augmentation is not None:
+            signal = self._augmentation(ecg_id, signal)
         return np.zeros_like(signal) if self.view == "zero_signal" else signal
 
 

@@ -51,6 +51,7 @@ def encode_rows(
     max_row_tokens: int = MAX_ROW_TOKENS,
     turns: str = "first",
     question_types: list[str] | None = None,
+    augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write training rows, one Parquet file for each split: a folder that `datasets.load_dataset` opens by itself.
@@ -72,6 +73,8 @@ def encode_rows(
         turns: What is taken of conversations: see `ecg_chat.conversation_questions`. `"all"` writes tokenised rows
             with loss on every answer, or the column `messages` for TRL with `assistant_only_loss`.
         question_types: Only these; all by default.
+        augmentation: Changes the signals of the split `train`, such as an `Augmentation` of
+            `ecgbyte_hf.training.augmentation`.
         seed: Of the order and grouping.
 
     Returns:
@@ -99,6 +102,7 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
+        prompter.augment(augmentation if split == "train" else None)
         asked = [one for row in rows for one in conversation_questions(row, turns)]
         made: Iterator[dict[str, Any]]
         rng = np.random.default_rng(seed)
@@ -139,6 +143,7 @@ def encode_rows(
                 **({"max_row_tokens": max_row_tokens} if row_format == "shared" else {}),
                 "turns": turns,
                 "question_types": question_types,
+                "augmentation": None if augmentation is None else str(augmentation),
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
                 "seed": seed,
