@@ -764,10 +764,10 @@ def _add_encode(add: Adder) -> None:
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
     rows.add_argument(
         "--row-format",
-        choices=("text", "grouped", "messages", "shared"),
+        choices=("text", "grouped", "messages", "shared", "ecg"),
         help="text or messages: a question each, as text or for the model's chat template; grouped: several behind "
-        "one another; shared: all of an ECG, which do not see one another, for `ecgbyte sft` (default: text, or "
-        "grouped for more than 1 question per row)",
+        "one another; shared: all of an ECG, which do not see one another, for `ecgbyte sft`; ecg: no question, for "
+        "next-token training before the questions (default: text, or grouped for more than 1 question per row)",
     )
     rows.add_argument(
         "--questions-per-row", type=int, metavar="N", help="at most (default: 1 of text, all that fit of shared)"
@@ -858,7 +858,8 @@ def _encode(options: argparse.Namespace) -> int:
     )
     keep_settings(options.model, prompter.prompt)
     for split, counts in report["splits"].items():
-        _say(f"{split}: {counts['questions']} questions in {counts['rows']} rows")
+        what = "ECGs" if options.row_format == "ecg" else f"{counts['questions']} questions"
+        _say(f"{split}: {what} in {counts['rows']} rows")
         if counts["rows_with_ecg_cut"]:
             _say(
                 f"  the ECG was cut in time in {counts['rows_with_ecg_cut']} rows: median "

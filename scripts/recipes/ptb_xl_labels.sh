@@ -21,7 +21,8 @@ NUM_MERGES="${NUM_MERGES:-1000}"
 PERCENTILES="${PERCENTILES:-0.1 99.9}"             # that the amplitude range goes between
 AUGMENT="${AUGMENT-noise=0.03 gain=1.2}"          # most of what training windows are changed by; "" for nothing
 SIZE="${SIZE:-128 3 768}"                          # width, layers, entries of the text vocabulary
-STEPS="${STEPS:-3000}"
+PRETRAIN_STEPS="${PRETRAIN_STEPS:-1000}"            # on ECG tokens alone, before the questions
+STEPS="${STEPS:-2500}"
 RESNET_EPOCHS="${RESNET_EPOCHS:-12}"
 ROBUSTNESS="${ROBUSTNESS:-no}"
 read -ra train_folds <<<"$TRAIN_FOLDS"
@@ -34,7 +35,8 @@ read -ra augment <<<"${AUGMENT:+--augment $AUGMENT}"
 # What no folder is named after must stay as it was, else results of two settings would be mixed.
 settings="TRAIN_FOLDS=$TRAIN_FOLDS TEST_FOLD=$TEST_FOLD LABEL_SETS=$LABEL_SETS LEADS=$LEADS SAMPLING_RATE=$SAMPLING_RATE \
 WINDOW_SECONDS=$WINDOW_SECONDS WINDOW_STRIDE=$WINDOW_STRIDE MAX_LENGTH=$MAX_LENGTH NUM_MERGES=$NUM_MERGES \
-PERCENTILES=$PERCENTILES AUGMENT=$AUGMENT SIZE=$SIZE STEPS=$STEPS RESNET_EPOCHS=$RESNET_EPOCHS"
+PERCENTILES=$PERCENTILES AUGMENT=$AUGMENT SIZE=$SIZE \
+PRETRAIN_STEPS=$PRETRAIN_STEPS STEPS=$STEPS RESNET_EPOCHS=$RESNET_EPOCHS"
 mkdir -p "$OUTPUT"
 if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
   echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
@@ -54,12 +56,12 @@ prepare() {
       --train-folds "${train_folds[@]}" --test-fold "$TEST_FOLD" --output "$folder"
 }
 
-# train VIEW FOLDER STEPS
+# train MODEL ROWS FOLDER STEPS
 train() {
   local given=()
-  done_before "$2/training_log.json" && return
-  compgen -G "$2/checkpoint-*" >/dev/null && given=(--resume_from_checkpoint true)
-  ecgbyte sft --model_name_or_path "$OUTPUT/base" --dataset_name "$OUTPUT/rows-$1" --output_dir "$2" --max_steps "$3" \
+  done_before "$3/training_log.json" && return
+  compgen -G "$3/checkpoint-*" >/dev/null && given=(--resume_from_checkpoint true)
+  ecgbyte sft --model_name_or_path "$1" --dataset_name "$2" --output_dir "$3" --max_steps "$4" \
     --per_device_train_batch_size 16 --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps 100 \
     --weight_decay 0.05 --adam_beta2 0.98 --max_length "$MAX_LENGTH" --dtype float32 --bf16 false \
     --gradient_checkpointing false --logging_steps 25 --save_steps 200 --save_total_limit 1 --report_to none "${given[@]}"
@@ -80,14 +82,19 @@ done_before "$OUTPUT/ecg-byte/training.json" ||
 done_before "$OUTPUT/base/ecg_byte/ecg_prompt.json" ||
   ecgbyte extend-llm --tiny-from "$data" --tiny-size "${size[@]}" --template '{ecg} {question}' \
     --max-length "$MAX_LENGTH" --reserve 32 --init waveform --tokenizer "$OUTPUT/ecg-byte" --output "$OUTPUT/base"
-for view in true question_only; do
-  done_before "$OUTPUT/rows-$view/encode.json" ||
+# rows FORMAT VIEW FOLDER
+rows() {
+  done_before "$3/encode.json" ||
     ecgbyte encode --data "$data" --window-seconds "$WINDOW_SECONDS" --window-stride "$WINDOW_STRIDE" \
-      --model "$OUTPUT/base" --row-format shared --splits train --view "$view" "${augment[@]}" \
-      --output "$OUTPUT/rows-$view"
-done
-train true "$OUTPUT/model" "$STEPS"
-train question_only "$OUTPUT/question-only" "$STEPS"
+      --model "$OUTPUT/base" --row-format "$1" --splits train --view "$2" "${augment[@]}" --output "$3"
+}
+
+rows ecg true "$OUTPUT/rows-ecg"
+rows shared true "$OUTPUT/rows-true"
+rows shared question_only "$OUTPUT/rows-question-only"
+train "$OUTPUT/base" "$OUTPUT/rows-ecg" "$OUTPUT/pretrained" "$PRETRAIN_STEPS"
+train "$OUTPUT/pretrained" "$OUTPUT/rows-true" "$OUTPUT/model" "$STEPS"
+train "$OUTPUT/pretrained" "$OUTPUT/rows-question-only" "$OUTPUT/question-only" "$STEPS"
 answer "$OUTPUT/model" true "$data" "$OUTPUT/answers.jsonl"
 answer "$OUTPUT/model" shuffled "$data" "$OUTPUT/shuffled.jsonl"
 answer "$OUTPUT/model" zero_signal "$data" "$OUTPUT/zero-signal.jsonl"
