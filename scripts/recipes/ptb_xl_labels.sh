@@ -14,15 +14,15 @@ TEST_FOLD="${TEST_FOLD:-9}"
 LABEL_SETS="${LABEL_SETS:-superclass subclass form rhythm which}"
 LEADS="${LEADS:-I II V1 V2 V3 V4 V5 V6}"           # the other limb leads follow from I and II
 SAMPLING_RATE="${SAMPLING_RATE:-50}"
-WINDOW_SECONDS="${WINDOW_SECONDS:-5}"
-WINDOW_STRIDE="${WINDOW_STRIDE:-0.5}"              # of training; answers are averaged over windows side by side
-MAX_LENGTH="${MAX_LENGTH:-768}"                    # tokens of a window with one question and answer
+WINDOW_SECONDS="${WINDOW_SECONDS:-2.5}"
+WINDOW_STRIDE="${WINDOW_STRIDE:-0.75}"             # of training; answers are averaged over windows side by side
+MAX_LENGTH="${MAX_LENGTH:-512}"                    # tokens of a window with one question and answer
 NUM_MERGES="${NUM_MERGES:-1000}"
 PERCENTILES="${PERCENTILES:-0.1 99.9}"             # that the amplitude range goes between
 AUGMENT="${AUGMENT-noise=0.03 gain=1.2}"          # most of what training windows are changed by; "" for nothing
 SIZE="${SIZE:-128 3 768}"                          # width, layers, entries of the text vocabulary
 PRETRAIN_STEPS="${PRETRAIN_STEPS:-1000}"            # on ECG tokens alone, before the questions
-STEPS="${STEPS:-2500}"
+STEPS="${STEPS:-3000}"
 RESNET_EPOCHS="${RESNET_EPOCHS:-12}"
 ROBUSTNESS="${ROBUSTNESS:-no}"
 read -ra train_folds <<<"$TRAIN_FOLDS"
