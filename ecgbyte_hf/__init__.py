@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ecgbyte_hf.models.configuration_ecg_byte import EcgByteConfig as EcgByteConfig
     from ecgbyte_hf.models.configuration_ecg_clip import EcgClipConfig as EcgClipConfig
     from ecgbyte_hf.models.configuration_ecg_clip_vit import EcgClipVitConfig as EcgClipVitConfig
+    from ecgbyte_hf.models.configuration_ecg_patch import EcgPatchConfig as EcgPatchConfig
     from ecgbyte_hf.models.configuration_ecg_resnet import EcgResNetConfig as EcgResNetConfig
     from ecgbyte_hf.models.configuration_ecg_vit import EcgVitConfig as EcgVitConfig
     from ecgbyte_hf.models.errors_ecg_byte import EcgError as EcgError
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from ecgbyte_hf.models.modeling_ecg_clip import EcgClipModel as EcgClipModel
     from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitForPreTraining as EcgClipVitForPreTraining
     from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitModel as EcgClipVitModel
+    from ecgbyte_hf.models.modeling_ecg_patch import EcgPatchForPreTraining as EcgPatchForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_patch import EcgPatchModel as EcgPatchModel
     from ecgbyte_hf.models.modeling_ecg_resnet import EcgResNetForPreTraining as EcgResNetForPreTraining
     from ecgbyte_hf.models.modeling_ecg_resnet import (
         EcgResNetForSequenceClassification as EcgResNetForSequenceClassification,
