@@ -74,9 +74,8 @@ class EcgPatchEmbeddings(nn.Module):
         tokens = tokens + positions[1:-1]
         if visible is not None:
             tokens = tokens.gather(2, visible[..., None].expand(-1, -1, -1, size))
-        first, last = (
-            (self.separator + end).expand(batch, num_leads, 1, size) for end in (positions[0], positions[-1])
-        )
+        ends = (self.separator + positions[[0, -1]])[:, None].expand(batch, num_leads, -1, 1, -1)
+        first, last = ends.unbind(2)
         return torch.cat([first, tokens, last], dim=2) + self.leads[:, None]
 
 
@@ -107,7 +106,7 @@ class EcgPatchModel(EcgPatchPreTrainedModel):
     def __init__(self, config: EcgPatchConfig) -> None:
         super().__init__(config)
         self.embeddings = EcgPatchEmbeddings(config)
-        self.layers = nn.ModuleList(ViTLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = _layers(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
@@ -155,7 +154,12 @@ class EcgPatchModel(EcgPatchPreTrainedModel):
         return output.to_tuple() if return_dict is False else output
 
 
-def _patches(input_values: torch.Tensor, config: EcgPatchConfig) -> torch.Tensor:
+def _layers(config: Any) -> nn.ModuleList:
+    """Layers of transformers' ViT, whose configuration calls all that they read as ours does."""
+    return nn.ModuleList(ViTLayer(config) for _ in range(config.num_hidden_layers))
+
+
+def _patches(input_values: torch.Tensor, config: Any) -> torch.Tensor:
     """Cut signals (batch, leads, samples) into (batch, leads, patches, patch_size)."""
     check_shape("input_values", input_values, (None, config.num_leads, None), "batch, leads, samples")
     return input_values.unflatten(-1, (config.num_patches(input_values.shape[-1]), config.patch_size))
@@ -182,7 +186,7 @@ class EcgPatchDecoder(nn.Module):
         inner = config.decoder_config()
         self.mask_token = nn.Parameter(torch.empty(inner.hidden_size))
         self.embedding = nn.Linear(config.hidden_size, inner.hidden_size)
-        self.layers = nn.ModuleList(ViTLayer(inner) for _ in range(inner.num_hidden_layers))
+        self.layers = _layers(inner)
         self.layernorm = nn.LayerNorm(inner.hidden_size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(inner.hidden_size, config.patch_size)
 
@@ -273,8 +277,7 @@ class EcgPatchForPreTraining(EcgPatchPreTrainedModel):
 
         Args:
             input_values: as of `EcgPatchModel`.
-            bool_masked_pos: bool (batch, leads, patches), True where a patch is left out, as often in every lead; drawn
-                where it is not given, in evaluation always the same.
+            bool_masked_pos: as of `EcgPatchModel`; drawn where it is not given, in evaluation always the same.
             generator: of that draw.
             return_loss: False for the reconstruction alone.
             return_dict: False for a tuple.
@@ -283,7 +286,7 @@ class EcgPatchForPreTraining(EcgPatchPreTrainedModel):
             `reconstruction` (batch, leads, samples), in units of each patch's deviation from its mean, and the `loss`.
 
         Raises:
-            EncoderError: an input that the encoder refuses, or too short to mask some patches of a lead and leave some.
+            EncoderError: what the encoder refuses, or signals too short to mask some patches of a lead and leave some.
         """
         if bool_masked_pos is None:
             check_shape("input_values", input_values, (None, self.config.num_leads, None), "batch, leads, samples")

@@ -231,7 +231,13 @@ def _train(options: _Options, parts: Path) -> Path:
             merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
             save_ecg_parts(merged, processor, prompt)
         # Last: who finds it knows that all is there.
-        write_training_log(output_dir, trainer.state.log_history, _arguments(options), data=script.dataset_name)
+        write_training_log(
+            output_dir,
+            trainer.state.log_history,
+            _arguments(options),
+            data=script.dataset_name,
+            model=trainer.model,
+        )
     trainer.accelerator.wait_for_everyone()
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
