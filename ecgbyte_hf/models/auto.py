@@ -17,12 +17,14 @@ class Encoder(NamedTuple):
     Attributes:
         prefix: what all class names begin with: `EcgResNet` of `EcgResNetConfig`, `EcgResNetModel`, ...
         stem: what the file names end with: `ecg_resnet` of `configuration_ecg_resnet.py`, `modeling_ecg_resnet.py`.
+        command_name: what commands call it, such as `ecgbyte pretrain-encoder --encoder merl-resnet`.
         classes: rest of the names of the model classes. "Model" is found by `AutoModel`, others by `AutoModel...`.
         takes_images: the input is a picture made by `EcgImageProcessor`; else the signal.
     """
 
     prefix: str
     stem: str
+    command_name: str
     classes: tuple[str, ...] = ("Model", "ForPreTraining")
     takes_images: bool = False
 
@@ -48,10 +50,10 @@ class Encoder(NamedTuple):
 
 #: All encoders. A new one is two files and one line here.
 ENCODERS = (
-    Encoder("EcgResNet", "ecg_resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
-    Encoder("EcgClip", "ecg_clip", takes_images=True),
-    Encoder("EcgVit", "ecg_vit", takes_images=True),
-    Encoder("EcgClipVit", "ecg_clip_vit", takes_images=True),
+    Encoder("EcgResNet", "ecg_resnet", "merl-resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
+    Encoder("EcgClip", "ecg_clip", "clip", takes_images=True),
+    Encoder("EcgVit", "ecg_vit", "vit", takes_images=True),
+    Encoder("EcgClipVit", "ecg_clip_vit", "clip-vit", takes_images=True),
 )
 
 
