@@ -192,7 +192,6 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
             ecg_embeds=encoded.pooler_output, text_embeds=text_embeds, encoder_output=encoded
         )
         if return_loss:
-            output.loss = output.cross_modal_loss = self.text_head.loss(
-                encoded.pooler_output, text_embeds, text_groups
-            )
+            output.cross_modal_loss = self.text_head.loss(encoded.pooler_output, text_embeds, text_groups)
+            output.loss = output.cross_modal_loss
         return output.to_tuple() if return_dict is False else output

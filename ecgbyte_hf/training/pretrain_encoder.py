@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,12 +149,11 @@ class EcgEncoderTrainer(Trainer):
         if self._noam_steps is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self._noam_steps
-        # In units of the highest rate, which the optimizer has; its width does not matter then.
+        # In units of the highest rate, which the optimizer has; the width does not matter then.
+        highest = noam_rate(warmup, width=1, warmup_steps=warmup)
         self.lr_scheduler = LambdaLR(
             self.optimizer if optimizer is None else optimizer,
-            lambda done: (
-                noam_rate(done + 1, width=1, warmup_steps=warmup) / noam_rate(warmup, width=1, warmup_steps=warmup)
-            ),
+            lambda done: noam_rate(done + 1, width=1, warmup_steps=warmup) / highest,
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -227,7 +227,7 @@ class _EpochOfTexts(TrainerCallback):
 
 
 def with_synchronised_batch_norm(model: nn.Module, num_processes: int, device: torch.device) -> nn.Module:
-    """Batch normalisation over the batch of all processes, where they are several on GPUs; the weights keep their names.
+    """Batch normalisation over the batch of all processes, where they are several on GPUs; same names of weights.
 
     A process that normalises by its own ECGs would be told apart by that: the others' are its negatives.
     """
@@ -414,7 +414,7 @@ def _begin(output: Path, arguments: dict[str, Any], options: PretrainOptions) ->
                 f"{output} holds an encoder, or checkpoints of one; go on from the newest with --resume, or choose "
                 "another folder"
             )
-        if int(_environment("RANK")) == 0:
+        if os.environ.get("RANK", "0") == "0":
             write_json(output / JOB_FILE, job)
         return None
     if newest is None:
@@ -429,12 +429,6 @@ def _begin(output: Path, arguments: dict[str, Any], options: PretrainOptions) ->
         raise EcgDataError(f"{output} was begun otherwise: {listed}; give the same options, or another folder")
     (output / LOG_FILE).unlink(missing_ok=True)
     return newest
-
-
-def _environment(name: str) -> str:
-    import os
-
-    return os.environ.get(name, "0")
 
 
 def _trainer(
@@ -579,9 +573,7 @@ def _draw(history: list[dict[str, Any]], path: Path) -> None:
     names = sorted({name for entry in history for name in entry if name.endswith("_loss") and "loss" in entry})
     if len(names) > 1:
         for name, style in zip(names, ("--", ":", "-."), strict=False):
-            points = losses(history, name)
-            axis.plot(
-                *zip(*points, strict=True), style, color="0.4", label=name.removesuffix("_loss").replace("_", " ")
-            )
+            label = name.removesuffix("_loss").replace("_", " ")
+            axis.plot(*zip(*losses(history, name), strict=True), style, color="0.4", label=label)
         axis.legend(frameon=False)
     save_figure(figure, path)

@@ -201,10 +201,8 @@ def encoder_of(folder: str | Path) -> Encoder:
     for encoder in ENCODERS:
         if encoder.config().model_type == found:
             return encoder
-    raise EncoderError(
-        f"{folder} holds {'no config.json' if found is None else f'a model of the type {found!r}'}, expected an encoder "
-        "that `ecgbyte pretrain-encoder` wrote"
-    )
+    what = "no config.json" if found is None else f"a model of the type {found!r}"
+    raise EncoderError(f"{folder} holds {what}, expected an encoder that `ecgbyte pretrain-encoder` wrote")
 
 
 def word_tokenizer(texts: Iterable[str]) -> Any:
