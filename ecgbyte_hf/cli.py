@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_systems
+from ecgbyte_hf import __version__, cli_encoders, cli_systems
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
@@ -120,6 +120,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_compare(add)
     _add_seeds(add)
     _add_plot(add)
+    cli_encoders.add_commands(add)
     cli_systems.add_commands(add)
     return parser, commands
 
