@@ -117,21 +117,6 @@ def last_validation_loss(log: Log, path: str | Path) -> float:
     return float(found[-1])
 
 
-def best_training(folders: Sequence[str | Path]) -> Path:
-    """The folder of the training with the lowest validation loss at its end; of equals the first.
-
-    Raises:
-        EcgDataError: no folder, or one without a finished training or a validation loss.
-    """
-    if not folders:
-        raise EcgDataError("got no folder of a training to choose from")
-    losses = {}
-    for folder in map(Path, folders):
-        path = folder / "training_log.json"
-        losses[folder] = last_validation_loss(_load_log(path), path)
-    return min(losses, key=lambda folder: losses[folder])
-
-
 def systems_lines(comparison: Mapping[str, Any]) -> tuple[list[list[str]], list[str]]:
     """The cells of the comparison's table, its header first, and the remarks below it; scores in %."""
     systems = _in_order(comparison)

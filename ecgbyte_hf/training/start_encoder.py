@@ -24,7 +24,7 @@ _PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 # Words of a tiny model's tokenizer.
 _MOST_WORDS = 4096
 _TINY_IMAGE, _TINY_PATCH = 128, 16
-_LONGEST_TINY_PATCH = 50
+_LONGEST_TINY_PATCH, _FEWEST_TINY_PATCHES = 50, 16
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,8 @@ def _tiny_settings(encoder: Encoder, shape: tuple[int, int], size: tuple[int, in
     if encoder.prefix in known:
         return known[encoder.prefix]
     # Any other encoder that calls its sizes as transformers' models do.
-    patch = max(size for size in range(1, _LONGEST_TINY_PATCH + 1) if shape[1] % size == 0)
+    longest = max(1, min(_LONGEST_TINY_PATCH, shape[1] // _FEWEST_TINY_PATCHES))
+    patch = max(size for size in range(1, longest + 1) if shape[1] % size == 0)
     decoder = {f"decoder_{name}": value // 2 for name, value in tower.items() if name.endswith("size")}
     decoder |= {"decoder_num_attention_heads": 4, "decoder_num_hidden_layers": 1}
     return _accepted(encoder.config(), tower | decoder | {"patch_size": patch})

@@ -120,9 +120,16 @@ tune() {
     train "$1" "$2" "$3/rate-$rate" "${seeds[0]}" "$rate"
     tried+=("$3/rate-$rate")
   done
-  best="$(python -c 'import sys
-from ecgbyte_hf.evaluation.system_table import best_training
-sys.stdout.write(str(best_training(sys.argv[1:])))' "${tried[@]}")"
+  best="$(python - "${tried[@]}" <<'PYTHON'
+import json, sys
+losses = {}
+for folder in sys.argv[1:]:
+    with open(f"{folder}/training_log.json", encoding="utf-8") as file:
+        found = [entry["eval_loss"] for entry in json.load(file)["history"] if "eval_loss" in entry]
+    losses[folder] = found[-1] if found else sys.exit(f"{folder} was not validated: its learning rate cannot be judged")
+sys.stdout.write(min(losses, key=losses.get))
+PYTHON
+  )"
   rate="${best##*/rate-}"
 }
 

@@ -8,6 +8,7 @@ from tiny_encoders import PATCH, make_inputs, seeded
 from ecgbyte_hf import EcgError, EcgPatchConfig, EcgPatchForPreTraining, EcgPatchModel
 from ecgbyte_hf.data.simulator import simulate_records
 from ecgbyte_hf.models.modeling_ecg_patch import sine_positions
+from ecgbyte_hf.training.start_encoder import _tiny_settings, encoder_named
 
 
 def patch_config(**changes) -> EcgPatchConfig:
@@ -280,6 +281,14 @@ def test_it_learns_ecgs():
         optimizer.step()
     after = model.eval()(signals[64:]).loss.item()
     assert before > 1 and after < 0.75, (before, after)
+
+
+@pytest.mark.parametrize("num_samples, patch_size", [(250, 10), (500, 25), (1000, 50), (2500, 50), (13, 1)])
+def test_a_tiny_one_has_patches_enough_to_mask_and_to_see(num_samples, patch_size):
+    encoder = encoder_named("patch-transformer")
+    settings = _tiny_settings(encoder, (3, num_samples), (16, 1), 64)
+    assert settings["patch_size"] == patch_size
+    EcgPatchForPreTraining(EcgPatchConfig(num_leads=3, **settings))(torch.randn(1, 3, num_samples))
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------

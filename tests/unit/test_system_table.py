@@ -8,7 +8,6 @@ import pytest
 from ecgbyte_hf import cli
 from ecgbyte_hf.evaluation.system_table import (
     SystemRuns,
-    best_training,
     compare_systems,
     plot_systems,
     seconds_per_step,
@@ -174,23 +173,15 @@ def test_seconds_of_a_training_that_went_on_are_unknown():
     assert seconds_per_step(unfinished) is None
 
 
-def test_best_training_has_the_lowest_last_validation_loss(tmp_path):
-    for name, loss in (("a", 1.2), ("b", 0.8), ("c", 0.8), ("d", 0.9)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "training_log.json").write_text(json.dumps(training(loss)))
-    folders = [tmp_path / name for name in "abcd"]
-    assert best_training(folders) == tmp_path / "b"
-    assert best_training(folders[:1]) == tmp_path / "a"
+def test_logs_that_tell_nothing(systems, files, tmp_path):
     log = training()
     log["history"] = log["history"][:1]
-    (tmp_path / "a" / "training_log.json").write_text(json.dumps(log))
+    silent = changed(systems, "clip", tried=files(log))
     with pytest.raises(EcgDataError, match="no validation loss; train with --eval_strategy steps"):
-        best_training(folders)
-    (tmp_path / "d" / "training_log.json").unlink()
-    with pytest.raises(EcgDataError, match="no training_log.json of a finished training"):
-        best_training(folders[1:])
-    with pytest.raises(EcgDataError, match="no folder"):
-        best_training([])
+        compare_systems(silent, output=tmp_path / "out.json")
+    for wrong in (files({"a": 1})[0], tmp_path / "absent.json"):
+        with pytest.raises(EcgDataError, match="no training_log.json of a finished training"):
+            compare_systems(changed(systems, "clip", trainings=[wrong]), output=tmp_path / "out.json")
 
 
 # ---- what does not belong together -----------------------------------------------------------------------------
