@@ -16,6 +16,7 @@ from ecgbyte_hf.data.ecg_chat import conversation_questions
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.data.row_signals import signals_of
 from ecgbyte_hf.data.shared_rows import MAX_ROW_TOKENS, SHARED_SCHEMA, shared_rows
 from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -84,6 +85,10 @@ def encode_rows(
     from tqdm.auto import tqdm
 
     row_format = _row_format(row_format, questions_per_row, turns)
+    if row_format == "shared" and prompter.needs_signals:
+        raise EcgDataError(
+            "a model with an encoder reads an ECG as few tokens, so its rows are not shared: text, grouped"
+        )
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -119,6 +124,8 @@ def encode_rows(
                 else make(row)
                 for row in asked
             )
+        if prompter.needs_signals and "ecg_id" not in schema.names:
+            schema = schema.append(pa.field("ecg_id", pa.list_(pa.int64())))
         written[split] = output_dir / f".{split}.parquet.partial"
         total = len(asked) if row_format in ("text", "messages") else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
@@ -127,6 +134,7 @@ def encode_rows(
     report = {
         "splits": counts,
         "view": prompter.view,
+        **({"signals": signals_of(prepared)} if prompter.needs_signals else {}),
         "provenance": provenance(
             "encode",
             {

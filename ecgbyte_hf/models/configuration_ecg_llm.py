@@ -67,8 +67,8 @@ class EcgLlmConfig(PreTrainedConfig):
                 raise EncoderError(f"Got {name}={value!r}, expected one of {', '.join(known)}.")
         if num_ecg_tokens < 1 or (ecg_features == "pooled" and num_ecg_tokens != 1):
             raise EncoderError(
-                f"Got num_ecg_tokens={num_ecg_tokens} with ecg_features={ecg_features!r}, expected 1 for pooled and at "
-                "least 1 for a sequence."
+                f"Got num_ecg_tokens={num_ecg_tokens} with ecg_features={ecg_features!r}, expected 1 for pooled and "
+                "at least 1 for a sequence."
             )
         self.encoder_config = encoder_config_of(encoder_config)
         self.text_config = sub_config("text_config", text_config, "llama")

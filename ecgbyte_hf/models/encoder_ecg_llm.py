@@ -55,7 +55,7 @@ def encoder_model(config: PreTrainedConfig) -> Any:
 
 
 def encoder_source(model: Any) -> str | None:
-    """Return the text of this file for the folder of a model with this encoder; None for one of transformers itself."""
+    """Return this file's text for the folder of a model with this encoder; None for one of transformers itself."""
     kind, config = type(model), type(model.config)
     if kind.__module__.startswith("transformers."):
         return None

@@ -148,11 +148,11 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
             EncoderError: an ECG that the encoder cannot take.
         """
         if isinstance(ecg_values, torch.Tensor):
-            features: torch.Tensor = self.projector(self._encode(ecg_values))
+            features: torch.Tensor = self.projector(self.encode(ecg_values))
             return features
         return torch.cat([self.get_ecg_features(values[None]) for values in ecg_values])
 
-    def _encode(self, ecg_values: torch.Tensor) -> torch.Tensor:
+    def encode(self, ecg_values: torch.Tensor) -> torch.Tensor:
         """Return the encoder's features (ECGs, tokens, size), in float32 whatever the rest is trained in."""
         device = next(self.encoder.parameters()).device
         wants_gradient = torch.is_grad_enabled() and not self.config.freeze_encoder

@@ -83,8 +83,8 @@ class EcgLlmProcessor(ProcessorMixin):
 
         Args:
             text: One text or several, each with `<|ecg|>` where an ECG belongs.
-            ecgs: One record with `.signal` (leads, samples) mV, `.sampling_rate`, `.lead_names`, or a list of them: the
-                ECGs of all texts in their order.
+            ecgs: One record with `.signal` (leads, samples) mV, `.sampling_rate`, `.lead_names`, or a list of them:
+                the ECGs of all texts in their order.
             return_tensors: "pt" for tensors; ECGs of different lengths remain a list.
             kwargs: For the tokenizer, such as `padding`.
 
