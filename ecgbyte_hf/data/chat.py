@@ -172,6 +172,12 @@ class EcgPrompter:
         self.substitutes = None if substitutes is None else dict(substitutes)
         self._blocks: dict[tuple[tuple[int, ...], int], EcgBlock] = {}
         self._divided_texts: dict[tuple[str, ...], tuple[list[int], list[int], list[int]]] = {}
+        self._augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None
+
+    def augment(self, augmentation: Callable[[int, np.ndarray], np.ndarray] | None) -> None:
+        """From now on show signals as this makes them of an ECG's number and signal; with None as they are."""
+        self._augmentation = augmentation
+        self._blocks.clear()
 
     @classmethod
     def for_prepared(
@@ -288,6 +294,25 @@ class EcgPrompter:
         tokens = [f"<|ecg_{index}|>" for index in range(self.ecg_tokenizer.num_ecg_tokens)]
         start, end = (to_id(str(token)) for token in (self.ecg_tokenizer.bos_token, self.ecg_tokenizer.eos_token))
         return start, end, np.array(to_id(tokens), dtype=np.int64)
+
+    def ecg_row(self, ecg_id: int) -> dict[str, list[int]]:
+        """An ECG without any question, for next-token training: loss on each of its tokens and on its end.
+
+        Returns:
+            `input_ids` (beginning of sequence, ECG) and `labels` (-100 without loss), of one length.
+
+        Raises:
+            BudgetError: not one sample of each lead fits.
+            EcgDataError: the view shows no ECG.
+        """
+        if self.view == "question_only":
+            raise EcgDataError("rows of ECGs alone have nothing to show in the view question_only")
+        before = list(self.lm_tokenizer("")["input_ids"])
+        block = self._encoded((ecg_id,), self.prompt.ecg_budget(len(before)))
+        ids = self._lm_ids(block.ids[0])
+        self.report.add(DividedRow((*before, *ids), (), (), block.seconds, block.was_cut), len(before) + len(ids))
+        # The start of the ECG is given, as it is where a question follows.
+        return {"input_ids": [*before, *ids], "labels": [*[-100] * (len(before) + 1), *ids[1:]]}
 
     def messages_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """`prompt` and `completion` as lists of messages, for trainers that apply the model's chat template.
@@ -508,6 +533,8 @@ class EcgPrompter:
                 raise EcgDataError(f"no other ECG was named to be shown instead of {ecg_id}")
             ecg_id = self.substitutes[ecg_id]
         signal = self._signal_of(ecg_id)
+        if self._augmentation is not None:
+            signal = self._augmentation(ecg_id, signal)
         return np.zeros_like(signal) if self.view == "zero_signal" else signal
 
 

@@ -37,7 +37,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 MESSAGES_SCHEMA = pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *list(TEXT_SCHEMA)[2:]])
 CONVERSATION_SCHEMA = pa.schema([("messages", _MESSAGES), ("sample_id", pa.int64()), ("ecg_id", pa.list_(pa.int64()))])
 #: What a row is written as.
-ROW_FORMATS = ("text", "grouped", "messages", "shared")
+ROW_FORMATS = ("text", "grouped", "messages", "shared", "ecg")
 _CHUNK = 1024
 
 
@@ -52,6 +52,7 @@ def encode_rows(
     max_row_tokens: int = MAX_ROW_TOKENS,
     turns: str = "first",
     question_types: list[str] | None = None,
+    augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write training rows, one Parquet file for each split: a folder that `datasets.load_dataset` opens by itself.
@@ -66,13 +67,17 @@ def encode_rows(
             about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
             the ECG further. `"messages"` writes the columns of text rows with lists of messages, for trainers that
             apply the model's chat template. `"shared"` writes rows for `ecgbyte sft` in which no question sees another
-            (`ecgbyte_hf.data.shared_rows`). Default: text, and grouped for more than one question per row.
+            (`ecgbyte_hf.data.shared_rows`). `"ecg"` writes `input_ids`/`labels` of each ECG once and of no question,
+            for next-token training before the questions. Default: text, and grouped for more than one question per
+            row.
         questions_per_row: Most questions in a row: 1 of text and messages, at least 2 of grouped; of shared by default
             all that fit.
         max_row_tokens: Most tokens of a shared row. Grouped rows keep the prompt's `max_length`.
         turns: What is taken of conversations: see `ecg_chat.conversation_questions`. `"all"` writes tokenised rows
             with loss on every answer, or the column `messages` for TRL with `assistant_only_loss`.
         question_types: Only these; all by default.
+        augmentation: Changes the signals of the split `train`, such as an `Augmentation` of
+            `ecgbyte_hf.training.augmentation`.
         seed: Of the order and grouping.
 
     Returns:
@@ -104,6 +109,7 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
+        prompter.augment(augmentation if split == "train" else None)
         asked = [one for row in rows for one in conversation_questions(row, turns)]
         made: Iterator[dict[str, Any]]
         rng = np.random.default_rng(seed)
@@ -116,6 +122,9 @@ def encode_rows(
             groups = group_by_ecg(asked, questions_per_row or 1, rng)
             made = (row for group in groups for row in prompter.grouped_rows(group))
             schema = TOKEN_SCHEMA
+        elif row_format == "ecg":
+            ecg_ids = sorted({ecg_id for row in rows for ecg_id in row["ecg_id"]})
+            made, asked, schema = (prompter.ecg_row(ecg_id) for ecg_id in ecg_ids), [], TOKEN_SCHEMA
         else:
             make, schema = _single_row(prompter, row_format, turns)
             made = (
@@ -147,6 +156,7 @@ def encode_rows(
                 **({"max_row_tokens": max_row_tokens} if row_format == "shared" else {}),
                 "turns": turns,
                 "question_types": question_types,
+                "augmentation": None if augmentation is None else str(augmentation),
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
                 "seed": seed,
@@ -163,6 +173,8 @@ def _row_format(row_format: str | None, questions_per_row: int | None, turns: st
     chosen = row_format or ("text" if questions_per_row in (None, 1) else "grouped")
     if chosen not in ROW_FORMATS:
         raise EcgDataError(f"unknown row format {chosen!r}; known: {', '.join(ROW_FORMATS)}")
+    if chosen == "ecg" and (questions_per_row is not None or turns != "first"):
+        raise EcgDataError("rows of ECGs alone hold no question; leave out the questions per row and the turns")
     if chosen in ("text", "messages") and questions_per_row not in (None, 1):
         raise EcgDataError(
             f"got {questions_per_row} questions per row of {chosen}, expected 1; choose grouped or shared"

@@ -20,8 +20,10 @@ from trl import get_peft_config
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.evaluation.perturbations import Perturbation
+from ecgbyte_hf.evaluation.signal_baselines import worse_path
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.training import sft
+from ecgbyte_hf.training.augmentation import Augmentation
 
 # TRL and PEFT use the old name, whatever is set; the new one is not known to all versions that setup.py allows.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
@@ -255,14 +257,32 @@ def test_every_command_about_labels_is_one(tmp_path):
             assert not from_file and not from_line
         else:
             options = parser.parse_args(words)
-            for perturbation in getattr(options, "perturb", []):
+            for perturbation in [*getattr(options, "perturb", []), *getattr(options, "worse", [])]:
                 Perturbation.parse(perturbation)
+            if getattr(options, "augment", []):
+                Augmentation(options.augment, sampling_rate=50, seed=0)
     names = [words[0] for words in given]
-    assert names.count("sft") == 2 and names.count("baseline") == 2 + 2 * 9 and names[-1] == "evaluate"
+    assert names.count("sft") == 3 and names.count("baseline") == 2 + 2 and names[-1] == "evaluate"
     told = [words for words in given if words[0] == "evaluate"][0]
     assert told.count("--control") == 3 and told.count("--system") == 2
+    # What the robustness is read from are the files that the baselines write.
+    made = {
+        str(worse_path(words[words.index("--output") + 1], change))
+        for words in given
+        if "--worse" in words
+        for change in words[words.index("--worse") + 1 :]
+    }
+    read = {
+        word.split("=", 1)[1]
+        for words in given
+        if words[0] == "evaluate"
+        for word in words
+        if "runs/superclass-" in word
+    }
+    assert made == read and len(read) == 18
     # The question-only control is trained as long as the model, and the baselines on all labels.
-    assert len({words[words.index("--max_steps") + 1] for words in given if words[0] == "sft"}) == 1
+    steps = [words[words.index("--max_steps") + 1] for words in given if words[0] == "sft"]
+    assert steps[1] == steps[2]
     thinned = [
         words[words.index("--output") + 1] for words in given if words[0] == "prepare" and "--negatives" in words
     ]
