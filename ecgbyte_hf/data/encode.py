@@ -90,10 +90,8 @@ def encode_rows(
     from tqdm.auto import tqdm
 
     row_format = _row_format(row_format, questions_per_row, turns)
-    if row_format == "shared" and prompter.needs_signals:
-        raise EcgDataError(
-            "a model with an encoder reads an ECG as few tokens, so its rows are not shared: text, grouped"
-        )
+    if prompter.needs_signals:
+        _check_for_encoder(row_format, augmentation)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -184,6 +182,19 @@ def _row_format(row_format: str | None, questions_per_row: int | None, turns: st
     if turns == "all" and chosen in ("grouped", "shared"):
         raise EcgDataError("a row with all turns of a conversation takes no further questions; leave out the grouping")
     return chosen
+
+
+def _check_for_encoder(row_format: str, augmentation: Any) -> None:
+    """Refuse what only rows of ECG tokens can be."""
+    if row_format in ("shared", "ecg"):
+        raise EcgDataError(
+            f"got rows of the format {row_format} for a model with an encoder, which reads an ECG as few tokens of its "
+            "own; choose text, grouped or messages"
+        )
+    if augmentation is not None:
+        raise EcgDataError(
+            "got an augmentation for a model with an encoder, whose rows name signals and do not hold them; leave it out"
+        )
 
 
 def _single_row(

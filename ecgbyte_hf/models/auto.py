@@ -46,9 +46,6 @@ class Encoder(NamedTuple):
         return {f"{self.prefix}Config": self.configuration} | models
 
 
-#: An encoder in front of a language model: a configuration, models and a processor of their own.
-ECG_LLM = Encoder("EcgLlm", "ecg_llm", ("Model", "ForConditionalGeneration"))
-
 #: All encoders. A new one is two files and one line here.
 ENCODERS = (
     Encoder("EcgResNet", "ecg_resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
@@ -56,6 +53,9 @@ ENCODERS = (
     Encoder("EcgVit", "ecg_vit", takes_images=True),
     Encoder("EcgClipVit", "ecg_clip_vit", takes_images=True),
 )
+
+#: An encoder in front of a language model, whose files are named in the same way.
+ECG_LLM = ENCODERS[0]._replace(prefix="EcgLlm", stem="ecg_llm", classes=("Model", "ForConditionalGeneration"))
 
 
 class _LoadedWhenUsed(type):

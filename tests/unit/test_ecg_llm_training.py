@@ -198,10 +198,18 @@ class TestRows:
         ends = [row["labels"].count(prompter.lm_tokenizer.eos_token_id) for row in made]
         assert max(ends) == 3 and sum(ends) == len(small_prepared.questions("test"))
 
-    def test_shared_rows_are_refused(self, ecg_llm, small_prepared, tmp_path):
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"row_format": "shared"}, "rows of the format shared for a model with an encoder"),
+            ({"row_format": "ecg"}, "rows of the format ecg for a model with an encoder"),
+            ({"augmentation": lambda ecg_id, signal: signal}, "an augmentation for a model with an encoder"),
+        ],
+    )
+    def test_what_only_rows_of_ecg_tokens_can_be_is_refused(self, options, message, ecg_llm, small_prepared, tmp_path):
         prompter = load_prompter(ecg_llm, small_prepared)
-        with pytest.raises(EcgDataError, match="its rows are not shared"):
-            encode_rows(small_prepared, tmp_path, prompter, splits=["test"], row_format="shared")
+        with pytest.raises(EcgDataError, match=message):
+            encode_rows(small_prepared, tmp_path, prompter, splits=["test"], **options)
 
     def test_windows_are_found_again(self, encoder, tiny_llama, small_prepared, tmp_path):
         windows = WindowedData(small_prepared.folder, 2.0, stride_seconds=1.0)
