@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ecgbyte_hf import __version__, cli_encoders, cli_systems
+from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
@@ -679,6 +680,14 @@ def _add_train_tokenizer(add: Adder) -> None:
         help="range of the amplitude bins: of all training records, or of each record (default: percentile)",
     )
     command.add_argument(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        metavar=("LOWER", "UPPER"),
+        help="with --calibration percentile: the range is from one to the other and half a millivolt on either side "
+        "(default: 1 99, as in the paper; 0.1 99.9 cuts fewer high R waves off)",
+    )
+    command.add_argument(
         "--lead-boundary",
         choices=("cross", "split"),
         default="cross",
@@ -696,11 +705,15 @@ def _add_train_tokenizer(add: Adder) -> None:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.data.calibration import PERCENTILES
     from ecgbyte_hf.data.sampling import read_record_list
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
     if options.records and options.max_records is not None:
         _say("ecgbyte train-tokenizer: give --records or --max-records, not both", stream=sys.stderr)
+        return 2
+    if options.percentiles and options.calibration == "minmax":
+        _say("ecgbyte train-tokenizer: --percentiles has no meaning with --calibration minmax", stream=sys.stderr)
         return 2
     prepared = _open_prepared(options)
     records = read_record_list(options.records, data=prepared.folder_fingerprint) if options.records else None
@@ -709,6 +722,7 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         options.output,
         num_merges=options.num_merges,
         calibration=options.calibration,
+        percentiles=tuple(options.percentiles or PERCENTILES),
         lead_boundary=options.lead_boundary,
         max_token_length=options.max_token_length,
         max_records=options.max_records,
@@ -753,10 +767,10 @@ def _add_encode(add: Adder) -> None:
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
     rows.add_argument(
         "--row-format",
-        choices=("text", "grouped", "messages", "shared"),
+        choices=("text", "grouped", "messages", "shared", "ecg"),
         help="text or messages: a question each, as text or for the model's chat template; grouped: several behind "
-        "one another; shared: all of an ECG, which do not see one another, for `ecgbyte sft` (default: text, or "
-        "grouped for more than 1 question per row)",
+        "one another; shared: all of an ECG, which do not see one another, for `ecgbyte sft`; ecg: no question, for "
+        "next-token training before the questions (default: text, or grouped for more than 1 question per row)",
     )
     rows.add_argument(
         "--questions-per-row", type=int, metavar="N", help="at most (default: 1 of text, all that fit of shared)"
@@ -778,7 +792,15 @@ def _add_encode(add: Adder) -> None:
         help="tell the patient's before the question (default: as given to extend-llm, or nothing)",
     )
     rows.add_argument("--view", choices=("true", "question_only"), default="true", help="what the model is shown")
-    rows.add_argument("--seed", type=_seed, default=0, help="of the grouping")
+    rows.add_argument(
+        "--augment",
+        nargs="+",
+        metavar="KIND=MOST",
+        default=[],
+        help="change the signals of the split train at random, each record or window by itself: noise=MV and "
+        "wander=MV from 0 to so much, gain=FACTOR from 1/FACTOR to FACTOR, drop=LEADS from 0 to so many",
+    )
+    rows.add_argument("--seed", type=_seed, default=0, help="of the grouping, and of what --augment draws")
     ids = command.add_argument_group("ids, with --tokenizer; started again after a break, the job goes on")
     ids.add_argument("--num-threads", type=int, help="threads of the Rust core (default: all)")
     ids.add_argument("--records-per-shard", type=int, default=5000, help="records in each file (default: 5000)")
@@ -818,8 +840,10 @@ def _encode(options: argparse.Namespace) -> int:
         _say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
         _say(f"  {seconds['total']:.1f} s: {shares}")
         return 0
+    from ecgbyte_hf.training.augmentation import Augmentation
     from ecgbyte_hf.training.extend_llm import keep_settings, load_prompter
 
+    augmentation = Augmentation(options.augment, sampling_rate=prepared.sampling_rate, seed=options.seed)
     prompter = load_prompter(options.model, prepared, view=options.view, context=options.context)
     splits = options.splits or [split for split in ("train", "validation") if split in prepared.splits]
     report = encode_rows(
@@ -832,11 +856,13 @@ def _encode(options: argparse.Namespace) -> int:
         max_row_tokens=options.max_row_tokens,
         turns=options.turns,
         question_types=options.question_types,
+        augmentation=augmentation if options.augment else None,
         seed=options.seed,
     )
     keep_settings(options.model, prompter.prompt)
     for split, counts in report["splits"].items():
-        _say(f"{split}: {counts['questions']} questions in {counts['rows']} rows")
+        what = "ECGs" if options.row_format == "ecg" else f"{counts['questions']} questions"
+        _say(f"{split}: {what} in {counts['rows']} rows")
         if counts["rows_with_ecg_cut"]:
             _say(
                 f"  the ECG was cut in time in {counts['rows_with_ecg_cut']} rows: median "
@@ -853,11 +879,13 @@ def _add_extend_llm(add: Adder) -> None:
     command = add(
         "extend-llm",
         _extend_llm,
-        "Give a language model rows for the ECG tokens; then `trl sft` trains it.",
-        "ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --tokenizer ecg-byte --output llama-ecg",
+        "Give a language model rows for the ECG tokens, or an encoder in front of it; then `ecgbyte sft` trains it.",
+        "ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --tokenizer ecg-byte --output llama-ecg\n"
+        "  ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --encoder encoder --output llama-encoder",
     )
     command.add_argument("--model", default="meta-llama/Llama-3.2-1B", help="any causal language model")
-    command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    command.add_argument("--tokenizer", metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    add_encoder_options(command)
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
     command.add_argument("--reserve", type=int, default=64, help="tokens of these kept free for the answer")
@@ -890,8 +918,8 @@ def _add_extend_llm(add: Adder) -> None:
         "--init",
         choices=("waveform", "spread", "mean", "resize"),
         default="waveform",
-        help="new rows: spread like the old ones and near each other where the tokens' waveforms are; spread at "
-        "random; all at the old ones' mean; as transformers resizes (default: %(default)s)",
+        help="new rows of ECG tokens: spread like the old ones and near each other where the tokens' waveforms are; "
+        "spread at random; all at the old ones' mean; as transformers resizes (default: %(default)s)",
     )
     command.add_argument("--seed", type=_seed, default=0, help="of the new rows")
     command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")
@@ -926,7 +954,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
         context=options.context,
         window_seconds=options.window_seconds,
     )
-    processor = _load_processor(options.tokenizer)
+    check_encoder_options(options)
+    processor = None if options.encoder else _load_processor(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model
         if options.tiny_from:
@@ -936,6 +965,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
             width, layers, words = options.tiny_size
             sizes = {"hidden_size": width, "num_layers": layers, "text_vocab_size": words}
             model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt), **sizes))
+        if options.encoder:
+            return extend_by_encoder(options, model, prompt, _say)
         made = extend_llm(
             model,
             processor,
@@ -961,7 +992,7 @@ def _add_sft(add: Adder) -> None:
         "sft",
         _sft,
         "Train an extended model: `trl sft` with what its command line lacks for ECG tokens.\n"
-        "All options but the last four are TRL's, in their spelling; `trl sft --help` lists them.",
+        "All options but the last six are TRL's, in their spelling; `trl sft --help` lists them.",
         "ecgbyte sft --config scripts/recipes/sft_paper.yaml --model_name_or_path llama-ecg --dataset_name rows "
         "--output_dir sft",
     )
@@ -1181,6 +1212,14 @@ def _add_baseline(add: Adder) -> None:
     command.add_argument(
         "--output", required=True, metavar="FILE", help="JSON Lines file; the report goes beside it as .report.json"
     )
+    command.add_argument(
+        "--worse",
+        nargs="+",
+        metavar="KIND=VALUE",
+        default=[],
+        help="once trained, also answer about recordings made worse, each change (as for --perturb) by itself, into "
+        "FILE with -KIND=VALUE in its name",
+    )
     command.add_argument("--tokenizer", metavar="DIR", help="bigram: what `ecgbyte train-tokenizer` wrote")
     command.add_argument(
         "--epochs",
@@ -1227,6 +1266,7 @@ def _baseline(options: argparse.Namespace) -> int:
         split=options.split,
         processor=_load_processor(options.tokenizer) if options.tokenizer else None,
         options=BaselineOptions(options.epochs, options.c, options.seed, options.num_threads, options.device),
+        worse=options.worse,
     )
     for split, macro in report["macro_auc"].items():
         parts = {"all labels": macro, **macro["by_attribute"]}

@@ -9,6 +9,9 @@ import numpy as np
 from ecgbyte_hf.models.errors_ecg_byte import CalibrationError
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgCalibration
 
+#: The paper's, in per cent.
+PERCENTILES = (1.0, 99.0)
+
 
 class CalibrationSample:
     """A uniform draw of values out of every record, from which percentiles are taken.
@@ -73,16 +76,22 @@ class CalibrationSample:
             self._keep(ecg_id, values[: self._per_record].copy())
         self._thin()
 
-    def calibration(self) -> EcgCalibration:
-        """The 1st and 99th percentile, half a millivolt added on either side.
+    def calibration(self, percentiles: tuple[float, float] = PERCENTILES) -> EcgCalibration:
+        """Two percentiles, half a millivolt added on either side.
+
+        Args:
+            percentiles: Lower and upper, in per cent.
 
         Raises:
-            CalibrationError: there is no record.
+            CalibrationError: there is no record, or these are no percentiles.
         """
+        lower, upper = percentiles
+        if not 0 <= lower < upper <= 100:
+            raise CalibrationError(f"got the percentiles {lower:g} and {upper:g}, expected 0 <= lower < upper <= 100")
         if not self._drawn:
             raise CalibrationError("no records to calibrate on; the training split is empty")
-        p1, p99 = np.percentile(np.concatenate(list(self._drawn.values())), [1.0, 99.0])
-        return EcgCalibration.from_percentiles(float(p1), float(p99))
+        low, high = np.percentile(np.concatenate(list(self._drawn.values())), [lower, upper])
+        return EcgCalibration.from_percentiles(float(low), float(high))
 
     def _keep(self, ecg_id: int, values: np.ndarray) -> None:
         if ecg_id in self._drawn:
@@ -101,7 +110,12 @@ class CalibrationSample:
 
 
 def percentile_calibration(
-    signals: Iterable[tuple[int, np.ndarray]], *, num_values: int = 4_000_000, per_record: int = 4096, seed: int = 0
+    signals: Iterable[tuple[int, np.ndarray]],
+    *,
+    num_values: int = 4_000_000,
+    per_record: int = 4096,
+    seed: int = 0,
+    percentiles: tuple[float, float] = PERCENTILES,
 ) -> EcgCalibration:
     """The calibration of a corpus in one pass; see `CalibrationSample`.
 
@@ -110,11 +124,12 @@ def percentile_calibration(
         num_values: Most values kept.
         per_record: Values drawn from each record at first.
         seed: Of the draw.
+        percentiles: Lower and upper, in per cent.
 
     Raises:
-        CalibrationError: there is no record, or one comes twice.
+        CalibrationError: there is no record, one comes twice, or these are no percentiles.
     """
     sample = CalibrationSample(num_values, per_record, seed)
     for ecg_id, signal in signals:
         sample.add(ecg_id, signal)
-    return sample.calibration()
+    return sample.calibration(percentiles)

@@ -16,6 +16,7 @@ from ecgbyte_hf.data.ecg_chat import conversation_questions
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.data.row_signals import signals_of
 from ecgbyte_hf.data.shared_rows import MAX_ROW_TOKENS, SHARED_SCHEMA, shared_rows
 from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -36,7 +37,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 MESSAGES_SCHEMA = pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *list(TEXT_SCHEMA)[2:]])
 CONVERSATION_SCHEMA = pa.schema([("messages", _MESSAGES), ("sample_id", pa.int64()), ("ecg_id", pa.list_(pa.int64()))])
 #: What a row is written as.
-ROW_FORMATS = ("text", "grouped", "messages", "shared")
+ROW_FORMATS = ("text", "grouped", "messages", "shared", "ecg")
 _CHUNK = 1024
 
 
@@ -51,6 +52,7 @@ def encode_rows(
     max_row_tokens: int = MAX_ROW_TOKENS,
     turns: str = "first",
     question_types: list[str] | None = None,
+    augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write training rows, one Parquet file for each split: a folder that `datasets.load_dataset` opens by itself.
@@ -65,13 +67,17 @@ def encode_rows(
             about the same ECG behind one another, each of which sees those before it, as many as fit without cutting
             the ECG further. `"messages"` writes the columns of text rows with lists of messages, for trainers that
             apply the model's chat template. `"shared"` writes rows for `ecgbyte sft` in which no question sees another
-            (`ecgbyte_hf.data.shared_rows`). Default: text, and grouped for more than one question per row.
+            (`ecgbyte_hf.data.shared_rows`). `"ecg"` writes `input_ids`/`labels` of each ECG once and of no question,
+            for next-token training before the questions. Default: text, and grouped for more than one question per
+            row.
         questions_per_row: Most questions in a row: 1 of text and messages, at least 2 of grouped; of shared by default
             all that fit.
         max_row_tokens: Most tokens of a shared row. Grouped rows keep the prompt's `max_length`.
         turns: What is taken of conversations: see `ecg_chat.conversation_questions`. `"all"` writes tokenised rows
             with loss on every answer, or the column `messages` for TRL with `assistant_only_loss`.
         question_types: Only these; all by default.
+        augmentation: Changes the signals of the split `train`, such as an `Augmentation` of
+            `ecgbyte_hf.training.augmentation`.
         seed: Of the order and grouping.
 
     Returns:
@@ -84,6 +90,8 @@ def encode_rows(
     from tqdm.auto import tqdm
 
     row_format = _row_format(row_format, questions_per_row, turns)
+    if prompter.needs_signals:
+        _check_for_encoder(row_format, augmentation)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -99,6 +107,7 @@ def encode_rows(
             raise EcgDataError(f"no questions to encode in split {split!r} of {prepared.folder}")
         hashes[split] = rows_hash(rows)
         prompter.report = BudgetReport()
+        prompter.augment(augmentation if split == "train" else None)
         asked = [one for row in rows for one in conversation_questions(row, turns)]
         made: Iterator[dict[str, Any]]
         rng = np.random.default_rng(seed)
@@ -111,6 +120,9 @@ def encode_rows(
             groups = group_by_ecg(asked, questions_per_row or 1, rng)
             made = (row for group in groups for row in prompter.grouped_rows(group))
             schema = TOKEN_SCHEMA
+        elif row_format == "ecg":
+            ecg_ids = sorted({ecg_id for row in rows for ecg_id in row["ecg_id"]})
+            made, asked, schema = (prompter.ecg_row(ecg_id) for ecg_id in ecg_ids), [], TOKEN_SCHEMA
         else:
             make, schema = _single_row(prompter, row_format, turns)
             made = (
@@ -119,6 +131,8 @@ def encode_rows(
                 else make(row)
                 for row in asked
             )
+        if prompter.needs_signals and "ecg_id" not in schema.names:
+            schema = schema.append(pa.field("ecg_id", pa.list_(pa.int64())))
         written[split] = output_dir / f".{split}.parquet.partial"
         total = len(asked) if row_format in ("text", "messages") else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
@@ -127,6 +141,7 @@ def encode_rows(
     report = {
         "splits": counts,
         "view": prompter.view,
+        **({"signals": signals_of(prepared)} if prompter.needs_signals else {}),
         "provenance": provenance(
             "encode",
             {
@@ -139,6 +154,7 @@ def encode_rows(
                 **({"max_row_tokens": max_row_tokens} if row_format == "shared" else {}),
                 "turns": turns,
                 "question_types": question_types,
+                "augmentation": None if augmentation is None else str(augmentation),
                 "prompt": asdict(prompter.prompt),
                 "language_model_tokenizer": str(prompter.lm_tokenizer.name_or_path),
                 "seed": seed,
@@ -155,6 +171,8 @@ def _row_format(row_format: str | None, questions_per_row: int | None, turns: st
     chosen = row_format or ("text" if questions_per_row in (None, 1) else "grouped")
     if chosen not in ROW_FORMATS:
         raise EcgDataError(f"unknown row format {chosen!r}; known: {', '.join(ROW_FORMATS)}")
+    if chosen == "ecg" and (questions_per_row is not None or turns != "first"):
+        raise EcgDataError("rows of ECGs alone hold no question; leave out the questions per row and the turns")
     if chosen in ("text", "messages") and questions_per_row not in (None, 1):
         raise EcgDataError(
             f"got {questions_per_row} questions per row of {chosen}, expected 1; choose grouped or shared"
@@ -164,6 +182,19 @@ def _row_format(row_format: str | None, questions_per_row: int | None, turns: st
     if turns == "all" and chosen in ("grouped", "shared"):
         raise EcgDataError("a row with all turns of a conversation takes no further questions; leave out the grouping")
     return chosen
+
+
+def _check_for_encoder(row_format: str, augmentation: Any) -> None:
+    """Refuse what only rows of ECG tokens can be."""
+    if row_format in ("shared", "ecg"):
+        raise EcgDataError(
+            f"got rows of the format {row_format} for a model with an encoder, which reads an ECG as few tokens of its "
+            "own; choose text, grouped or messages"
+        )
+    if augmentation is not None:
+        raise EcgDataError(
+            "got an augmentation for a model with an encoder, whose rows name signals and do not hold them; leave it out"
+        )
 
 
 def _single_row(

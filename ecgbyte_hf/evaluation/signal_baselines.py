@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.evaluation.generate import report_path, write_predictions
+from ecgbyte_hf.evaluation.perturbations import Perturbation, perturb
 from ecgbyte_hf.evaluation.scoring import NONE, gold_answer, normalise, question_options
 from ecgbyte_hf.evaluation.statistics import AreaUnderCurve
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -218,6 +219,7 @@ def answer_by_baseline(
     split: str = "test",
     processor: Any = None,
     options: BaselineOptions | None = None,
+    worse: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a baseline on the training questions' labels and answer the questions of a split.
 
@@ -233,6 +235,8 @@ def answer_by_baseline(
         split: Whose questions are answered.
         processor: Of `bigram`, the `EcgByteProcessor` whose tokenizer quantises.
         options: How it is trained.
+        worse: Changes of the recordings asked about, as `Perturbation.parse` reads them: the trained model answers
+            once more for each, into `worse_path(output, change)`.
 
     Returns:
         The report: `kind`, `split`, `questions`, `unanswered` (by question type), `labels`, `threshold`, `parameters`,
@@ -240,6 +244,7 @@ def answer_by_baseline(
 
     Raises:
         EcgDataError: an unknown kind or split, no yes/no question in training, or options that cannot be.
+        LeadError: a change that the leads do not allow.
         ImportError: scikit-learn is absent (`bigram`).
     """
     options = options or BaselineOptions()
@@ -247,17 +252,17 @@ def answer_by_baseline(
         raise EcgDataError(
             f"got the kind {kind!r}, expected one of {', '.join(KINDS)}; bigram alone needs a tokenizer"
         )
+    for change in worse:
+        Perturbation.parse(change)
     rows = prepared.questions(split)
-    valid_options = prepared.template_options()
-    valid = [question_options(row, valid_options) for row in rows]
     train_rows = prepared.questions("train")
     columns = LabelColumns(train_rows)
     known = {"train": _Known(*columns.targets(train_rows))}
     if "validation" in prepared.splits:
         known["validation"] = _Known(*columns.targets(prepared.questions("validation")))
     known.setdefault(split, _Known(*columns.targets(rows)))
-    asked = {int(row["ecg_id"][0]) for row in rows if len(row["ecg_id"]) == 1}
-    used = asked.union(*(part.ecg_ids for part in known.values()))
+    asked = sorted({int(row["ecg_id"][0]) for row in rows if len(row["ecg_id"]) == 1})
+    used = set(asked).union(*(part.ecg_ids for part in known.values()))
     seconds = _Seconds()
     with seconds.of("read"):
         seen = _Seen.signals(prepared, used)
@@ -270,30 +275,98 @@ def answer_by_baseline(
             logits_of, chosen = train(seen, columns, known, options)
         judged = {name: known[name] for name in dict.fromkeys(("validation", split)) if name in known}
         with seconds.of("answer"):
-            shown = seen.part(asked.union(*(part.ecg_ids for part in judged.values())))
+            shown = seen.part({*asked}.union(*(part.ecg_ids for part in judged.values())))
             logits = logits_of(shown.values)
-    written, unanswered = _answered(rows, valid, columns, dict(zip(shown.ecg_ids, logits, strict=True)))
-    write_predictions(output, written)
-    report = {
-        "kind": kind,
-        "split": split,
-        "questions": len(rows),
-        "unanswered": unanswered,
-        "answers_at_limit": 0,
-        "labels": len(columns.labels),
-        "records": {name: len(part.ecg_ids) for name, part in known.items()},
-        "threshold": THRESHOLD,
-        "macro_auc": {
-            name: macro_auc(columns, part.targets, logits[shown.places(part.ecg_ids)]) for name, part in judged.items()
-        },
-        **chosen,
-        "seconds": seconds.taken,
-        "provenance": _provenance(prepared, kind, split, processor, options),
-    }
-    write_json(report_path(output), report)
-    if unanswered:
-        logger.warning("questions that this baseline has no answer to: %s", unanswered)
+        about = {
+            "kind": kind,
+            "labels": len(columns.labels),
+            "records": {name: len(part.ecg_ids) for name, part in known.items()},
+            **chosen,
+        }
+        answering = _Answering(prepared, split, rows, columns, about, processor, options)
+        report = answering.write(output, shown.ecg_ids, logits, judged, seconds)
+        records = {one for row in rows for one in row.get("record_id", row["ecg_id"])}
+        for change in worse:
+            with _worse(prepared, change, records, options.seed):
+                seconds = _Seconds()
+                with seconds.of("answer"):
+                    values = _Seen.signals(prepared, asked).values
+                    values = _bigrams_of(prepared, values, processor) if kind == "bigram" else values
+                    logits = logits_of(values)
+                judged = {split: known[split]} if set(known[split].ecg_ids) <= set(asked) else {}
+                answering.write(worse_path(output, change), asked, logits, judged, seconds)
     return report
+
+
+def worse_path(output: str | Path, change: str) -> Path:
+    """The file of a baseline's answers for changed recordings, beside that for recordings as they are.
+
+    Example:
+        >>> worse_path("resnet1d.jsonl", "noise=0.1").name
+        'resnet1d-noise=0.1.jsonl'
+    """
+    path = Path(output)
+    return path.with_name(f"{path.stem}-{change}{path.suffix}")
+
+
+@contextmanager
+def _worse(prepared: PreparedData, change: str, records: set[int], seed: int) -> Iterator[None]:
+    """For a while the folder shows these records changed."""
+    as_they_are = prepared.records
+    perturb(prepared, [change], seed=seed, only=records)
+    try:
+        yield
+    finally:
+        prepared.records = as_they_are
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """What the answers of a trained baseline are written with."""
+
+    prepared: PreparedData
+    split: str
+    rows: list[dict[str, Any]]
+    columns: LabelColumns
+    about: Mapping[str, Any]
+    processor: Any
+    options: BaselineOptions
+
+    def write(
+        self,
+        output: str | Path,
+        ecg_ids: Sequence[int],
+        logits: NDArray[np.float64],
+        judged: Mapping[str, _Known],
+        seconds: _Seconds,
+    ) -> dict[str, Any]:
+        """Write answers and report; logits (ECGs, labels) are in the order of `ecg_ids`."""
+        by_ecg = dict(zip(ecg_ids, logits, strict=True))
+        valid_options = self.prepared.template_options()
+        valid = [question_options(row, valid_options) for row in self.rows]
+        written, unanswered = _answered(self.rows, valid, self.columns, by_ecg)
+        write_predictions(output, written)
+        report = {
+            **self.about,
+            "split": self.split,
+            "questions": len(self.rows),
+            "unanswered": unanswered,
+            "answers_at_limit": 0,
+            "threshold": THRESHOLD,
+            "macro_auc": {
+                name: macro_auc(self.columns, part.targets, np.stack([by_ecg[one] for one in part.ecg_ids]))
+                for name, part in judged.items()
+                if part.ecg_ids
+            },
+            "seconds": seconds.taken,
+            "provenance": _provenance(
+                self.prepared, str(self.about["kind"]), self.split, self.processor, self.options
+            ),
+        }
+        write_json(report_path(output), report)
+        if unanswered:
+            logger.warning("questions that this baseline has no answer to: %s", unanswered)
+        return report
 
 
 def _by_resnet1d(

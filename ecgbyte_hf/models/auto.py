@@ -57,6 +57,9 @@ ENCODERS = (
     Encoder("EcgPatch", "ecg_patch", "patch-transformer"),
 )
 
+#: An encoder in front of a language model, whose files are named in the same way.
+ECG_LLM = ENCODERS[0]._replace(prefix="EcgLlm", stem="ecg_llm", classes=("Model", "ForConditionalGeneration"))
+
 
 class _LoadedWhenUsed(type):
     """Stands for a model class in an Auto class until that needs it.
@@ -72,11 +75,15 @@ class _LoadedWhenUsed(type):
         return getattr(getattr(import_module(cls.__module__), cls.__name__), name)
 
 
+#: Where the class of a model that writes text is found: TRL takes that of a causal language model.
+_AUTO_CLASSES = {"Model": "AutoModel", "ForConditionalGeneration": "AutoModelForCausalLM"}
+
+
 def _register_models(module: Any) -> None:
-    for encoder in ENCODERS:
+    for encoder in (*ENCODERS, ECG_LLM):
         for rest in encoder.classes:
             stand_in = _LoadedWhenUsed(f"{encoder.prefix}{rest}", (), {"__module__": encoder.modeling})
-            auto = getattr(module, "AutoModel" if rest == "Model" else f"AutoModel{rest}")
+            auto = getattr(module, _AUTO_CLASSES.get(rest, f"AutoModel{rest}"))
             auto.register(encoder.config(), stand_in, exist_ok=True)
 
 
@@ -93,7 +100,7 @@ def _register_image_processor(module: Any) -> None:
 def _register_config(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
 
-    for config in (EcgByteConfig, *(encoder.config() for encoder in ENCODERS)):
+    for config in (EcgByteConfig, *(encoder.config() for encoder in (*ENCODERS, ECG_LLM))):
         module.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
@@ -115,8 +122,10 @@ def _register_feature_extractor(module: Any) -> None:
 def _register_processor(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
     from .processing_ecg_byte import EcgByteProcessor
+    from .processing_ecg_llm import EcgLlmProcessor
 
     module.AutoProcessor.register(EcgByteConfig, EcgByteProcessor, exist_ok=True)
+    module.AutoProcessor.register(ECG_LLM.config(), EcgLlmProcessor, exist_ok=True)
 
 
 REGISTRATIONS: dict[str, Callable[[Any], None]] = {

@@ -53,9 +53,9 @@ class EcgCalibration:
 
     @classmethod
     def from_percentiles(cls, p1: float, p99: float) -> EcgCalibration:
-        """The paper's interval: half a millivolt beyond the corpus' 1st and 99th percentile (both in mV)."""
+        """The paper's interval: half a millivolt beyond the corpus' 1st and 99th percentile, or others (in mV)."""
         if p1 > p99:
-            raise CalibrationError(f"the 1st percentile cannot be above the 99th, got {p1} and {p99} mV")
+            raise CalibrationError(f"the lower percentile cannot be above the upper one, got {p1} and {p99} mV")
         return cls("percentile", float(p1) - PERCENTILE_MARGIN_MV, float(p99) + PERCENTILE_MARGIN_MV)
 
     @classmethod

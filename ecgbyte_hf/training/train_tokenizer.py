@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgbyte_hf.data.calibration import percentile_calibration
+from ecgbyte_hf.data.calibration import PERCENTILES, percentile_calibration
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.sampling import draw_uniform
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -35,6 +35,7 @@ def train_tokenizer(
     *,
     num_merges: int,
     calibration: str = "percentile",
+    percentiles: tuple[float, float] = PERCENTILES,
     lead_boundary: str = "cross",
     max_token_length: int | None = 1024,
     max_records: int | None = None,
@@ -49,6 +50,7 @@ def train_tokenizer(
         output_dir: Folder of the tokenizer; a `training.json` with the report is written beside its files.
         num_merges: Merges to learn.
         calibration: `"percentile"` or `"minmax"`.
+        percentiles: Lower and upper, in per cent, for `"percentile"`.
         lead_boundary: `"cross"` or `"split"`.
         max_token_length: Longest token in samples.
         max_records: Most records to learn from, drawn uniformly; all by default.
@@ -77,7 +79,7 @@ def train_tokenizer(
         train_ids = list(draw_uniform(train_ids, max_records, seed=seed).ecg_ids)
     seconds: dict[str, float] = {}
     with _timed(seconds, "calibrate"):
-        bounds = calibrate(prepared, train_ids, calibration, seed=seed)
+        bounds = calibrate(prepared, train_ids, calibration, percentiles, seed=seed)
     with _timed(seconds, "train"), _merge_bar() as progress:
         tokenizer = EcgByteTokenizer.train_from_iterator(
             _signals(prepared, train_ids, "read"),
@@ -108,6 +110,7 @@ def train_tokenizer(
             {
                 "num_merges": num_merges,
                 "calibration": calibration,
+                "percentiles": list(percentiles) if calibration == "percentile" else None,
                 "lead_boundary": lead_boundary,
                 "max_token_length": max_token_length,
                 "max_records": max_records,
@@ -123,11 +126,18 @@ def train_tokenizer(
     return report
 
 
-def calibrate(prepared: PreparedData, ecg_ids: list[int], method: str, *, seed: int) -> EcgCalibration:
+def calibrate(
+    prepared: PreparedData,
+    ecg_ids: list[int],
+    method: str,
+    percentiles: tuple[float, float] = PERCENTILES,
+    *,
+    seed: int,
+) -> EcgCalibration:
     """The calibration of a tokenizer for these records; see `train_tokenizer` for the methods."""
     if method != "percentile":
         return EcgCalibration(method)
-    return percentile_calibration(_records(prepared, ecg_ids, "calibrate"), seed=seed)
+    return percentile_calibration(_records(prepared, ecg_ids, "calibrate"), seed=seed, percentiles=percentiles)
 
 
 def check_training_records(prepared: PreparedData, ecg_ids: Iterable[int]) -> list[int]:

@@ -16,20 +16,27 @@ LEADS="${LEADS:-I II V1 V2 V3 V4 V5 V6}"           # the other limb leads follow
 SAMPLING_RATE="${SAMPLING_RATE:-50}"
 WINDOW_SECONDS="${WINDOW_SECONDS:-2.5}"
 WINDOW_STRIDE="${WINDOW_STRIDE:-0.75}"             # of training; answers are averaged over windows side by side
+MAX_LENGTH="${MAX_LENGTH:-512}"                    # tokens of a window with one question and answer
 NUM_MERGES="${NUM_MERGES:-1000}"
+PERCENTILES="${PERCENTILES:-0.1 99.9}"             # that the amplitude range goes between
+AUGMENT="${AUGMENT-noise=0.03 gain=1.2}"          # most of what training windows are changed by; "" for nothing
 SIZE="${SIZE:-128 3 768}"                          # width, layers, entries of the text vocabulary
-STEPS="${STEPS:-2400}"
+PRETRAIN_STEPS="${PRETRAIN_STEPS:-1000}"            # on ECG tokens alone, before the questions
+STEPS="${STEPS:-3000}"
 RESNET_EPOCHS="${RESNET_EPOCHS:-12}"
 ROBUSTNESS="${ROBUSTNESS:-no}"
 read -ra train_folds <<<"$TRAIN_FOLDS"
 read -ra label_sets <<<"$LABEL_SETS"
 read -ra leads <<<"$LEADS"
 read -ra size <<<"$SIZE"
+read -ra percentiles <<<"$PERCENTILES"
+read -ra augment <<<"${AUGMENT:+--augment $AUGMENT}"
 
 # What no folder is named after must stay as it was, else results of two settings would be mixed.
 settings="TRAIN_FOLDS=$TRAIN_FOLDS TEST_FOLD=$TEST_FOLD LABEL_SETS=$LABEL_SETS LEADS=$LEADS SAMPLING_RATE=$SAMPLING_RATE \
-WINDOW_SECONDS=$WINDOW_SECONDS WINDOW_STRIDE=$WINDOW_STRIDE NUM_MERGES=$NUM_MERGES SIZE=$SIZE STEPS=$STEPS \
-RESNET_EPOCHS=$RESNET_EPOCHS"
+WINDOW_SECONDS=$WINDOW_SECONDS WINDOW_STRIDE=$WINDOW_STRIDE MAX_LENGTH=$MAX_LENGTH NUM_MERGES=$NUM_MERGES \
+PERCENTILES=$PERCENTILES AUGMENT=$AUGMENT SIZE=$SIZE \
+PRETRAIN_STEPS=$PRETRAIN_STEPS STEPS=$STEPS RESNET_EPOCHS=$RESNET_EPOCHS"
 mkdir -p "$OUTPUT"
 if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
   echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
@@ -49,15 +56,15 @@ prepare() {
       --train-folds "${train_folds[@]}" --test-fold "$TEST_FOLD" --output "$folder"
 }
 
-# train VIEW FOLDER STEPS
+# train MODEL ROWS FOLDER STEPS
 train() {
   local given=()
-  done_before "$2/training_log.json" && return
-  compgen -G "$2/checkpoint-*" >/dev/null && given=(--resume_from_checkpoint true)
-  ecgbyte sft --model_name_or_path "$OUTPUT/base" --dataset_name "$OUTPUT/rows-$1" --output_dir "$2" --max_steps "$3" \
+  done_before "$3/training_log.json" && return
+  compgen -G "$3/checkpoint-*" >/dev/null && given=(--resume_from_checkpoint true)
+  ecgbyte sft --model_name_or_path "$1" --dataset_name "$2" --output_dir "$3" --max_steps "$4" \
     --per_device_train_batch_size 16 --learning_rate 1e-3 --lr_scheduler_type cosine --warmup_steps 100 \
-    --weight_decay 0.05 --adam_beta2 0.98 --max_length 512 --dtype float32 --bf16 false --gradient_checkpointing false \
-    --logging_steps 25 --save_steps 200 --save_total_limit 1 --report_to none "${given[@]}"
+    --weight_decay 0.05 --adam_beta2 0.98 --max_length "$MAX_LENGTH" --dtype float32 --bf16 false \
+    --gradient_checkpointing false --logging_steps 25 --save_steps 200 --save_total_limit 1 --report_to none "${given[@]}"
 }
 
 # answer MODEL VIEW DATA FILE [OPTION...]
@@ -71,17 +78,23 @@ data="$OUTPUT/data"
 prepare "$data" 4 "${label_sets[@]}"
 done_before "$OUTPUT/ecg-byte/training.json" ||
   ecgbyte train-tokenizer --data "$data" --window-seconds "$WINDOW_SECONDS" --num-merges "$NUM_MERGES" \
-    --lead-boundary split --output "$OUTPUT/ecg-byte"
+    --percentiles "${percentiles[@]}" --lead-boundary split --output "$OUTPUT/ecg-byte"
 done_before "$OUTPUT/base/ecg_byte/ecg_prompt.json" ||
-  ecgbyte extend-llm --tiny-from "$data" --tiny-size "${size[@]}" --template '{ecg} {question}' --max-length 512 \
-    --reserve 32 --init waveform --tokenizer "$OUTPUT/ecg-byte" --output "$OUTPUT/base"
-for view in true question_only; do
-  done_before "$OUTPUT/rows-$view/encode.json" ||
+  ecgbyte extend-llm --tiny-from "$data" --tiny-size "${size[@]}" --template '{ecg} {question}' \
+    --max-length "$MAX_LENGTH" --reserve 32 --init waveform --tokenizer "$OUTPUT/ecg-byte" --output "$OUTPUT/base"
+# rows FORMAT VIEW FOLDER
+rows() {
+  done_before "$3/encode.json" ||
     ecgbyte encode --data "$data" --window-seconds "$WINDOW_SECONDS" --window-stride "$WINDOW_STRIDE" \
-      --model "$OUTPUT/base" --row-format shared --splits train --view "$view" --output "$OUTPUT/rows-$view"
-done
-train true "$OUTPUT/model" "$STEPS"
-train question_only "$OUTPUT/question-only" "$STEPS"
+      --model "$OUTPUT/base" --row-format "$1" --splits train --view "$2" "${augment[@]}" --output "$3"
+}
+
+rows ecg true "$OUTPUT/rows-ecg"
+rows shared true "$OUTPUT/rows-true"
+rows shared question_only "$OUTPUT/rows-question-only"
+train "$OUTPUT/base" "$OUTPUT/rows-ecg" "$OUTPUT/pretrained" "$PRETRAIN_STEPS"
+train "$OUTPUT/pretrained" "$OUTPUT/rows-true" "$OUTPUT/model" "$STEPS"
+train "$OUTPUT/pretrained" "$OUTPUT/rows-question-only" "$OUTPUT/question-only" "$STEPS"
 answer "$OUTPUT/model" true "$data" "$OUTPUT/answers.jsonl"
 answer "$OUTPUT/model" shuffled "$data" "$OUTPUT/shuffled.jsonl"
 answer "$OUTPUT/model" zero_signal "$data" "$OUTPUT/zero-signal.jsonl"
@@ -104,12 +117,14 @@ ecgbyte evaluate --data "$data" --by-record --predictions "$OUTPUT/answers.jsonl
   --system "bigram=$OUTPUT/baseline-bigram.jsonl" --output "$OUTPUT/report.json"
 
 [[ "$ROBUSTNESS" == yes ]] || exit 0
-# The five superclasses alone; the ResNet is trained on them anew for each change, on recordings as they are.
+# The five superclasses alone; the baselines learn from recordings as they are.
+changes=(gain=1 noise=0.05 noise=0.1 wander=0.3 gain=0.5 gain=2 drop=1 drop=3 swap=ra-la)
 prepare "$OUTPUT/data-superclass" all superclass
-for change in gain=1 noise=0.05 noise=0.1 wander=0.3 gain=0.5 gain=2 drop=1 drop=3 swap=ra-la; do
+baselines "$OUTPUT/data-superclass" "$OUTPUT/superclass" --worse "${changes[@]}"
+for change in "${changes[@]}"; do
   answer "$OUTPUT/model" true "$OUTPUT/data-superclass" "$OUTPUT/worse-$change.jsonl" --perturb "$change"
-  baselines "$OUTPUT/data-superclass" "$OUTPUT/worse-$change" --perturb "$change"
-  ecgbyte evaluate --data "$OUTPUT/data-superclass" --by-record --predictions "$OUTPUT/worse-$change.jsonl" --no-rule \
-    --system "resnet1d=$OUTPUT/worse-$change-resnet1d.jsonl" --system "bigram=$OUTPUT/worse-$change-bigram.jsonl" \
-    --output "$OUTPUT/worse-$change-report.json"
+  done_before "$OUTPUT/worse-$change-report.json" ||
+    ecgbyte evaluate --data "$OUTPUT/data-superclass" --by-record --predictions "$OUTPUT/worse-$change.jsonl" --no-rule \
+      --system "resnet1d=$OUTPUT/superclass-resnet1d-$change.jsonl" \
+      --system "bigram=$OUTPUT/superclass-bigram-$change.jsonl" --output "$OUTPUT/worse-$change-report.json"
 done

@@ -59,6 +59,15 @@ def test_what_is_kept_is_a_uniform_part_of_each_record():
     assert (bounds.low + 0.5, bounds.high - 0.5) == pytest.approx((0.01, 0.99), abs=0.005)
 
 
+def test_other_percentiles():
+    ramp = np.linspace(-1.0, 1.0, 4001)[None]
+    bounds = calibrate([ramp], percentiles=(0.1, 99.5))
+    assert (bounds.low, bounds.high) == pytest.approx((-0.998 - 0.5, 0.99 + 0.5), abs=1e-9)
+    for wrong in ((99, 1), (5, 5), (-1, 99), (1, 100.5), (float("nan"), 99)):
+        with pytest.raises(CalibrationError, match="expected 0 <= lower < upper <= 100"):
+            calibrate([ramp], percentiles=wrong)
+
+
 def test_no_records():
     with pytest.raises(CalibrationError, match="no records"):
         calibrate([])

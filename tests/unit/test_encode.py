@@ -56,6 +56,29 @@ class TestRows:
         assert report["splits"]["validation"]["rows"] == len(rows)
         assert all(len(row["labels"]) == len(row["input_ids"]) <= 384 for row in rows)
 
+    def test_rows_of_ecgs_alone(self, small_prepared, prompter, tmp_path):
+        report = encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["train"], row_format="ecg")
+        rows = opened(tmp_path / "rows", tmp_path)["train"].to_list()
+        ecg_ids = small_prepared.train_ecg_ids()
+        assert len(rows) == len(ecg_ids) == report["splits"]["train"]["rows"]
+        question = next(row for row in small_prepared.questions("train") if row["ecg_id"] == [ecg_ids[0]])
+        first, asked = rows[0]["input_ids"], list(prompter.divided_row(question).shared)
+        # The same beginning as before a question, for which the ECG is cut a little earlier in each lead.
+        start, end, known = prompter._lm_ecg_ids
+        assert first[:5] == asked[:5] and asked[1] == start and first[-1] == end
+        assert len(asked) <= len(first) <= prompter.prompt.max_length
+        assert set(first[2:-1]) <= set(known.tolist())
+        for row in rows:
+            assert row["labels"] == [-100, -100, *row["input_ids"][2:]]
+
+    def test_rows_of_ecgs_alone_have_no_questions(self, small_prepared, small_llm, prompter, tmp_path):
+        for given in ({"questions_per_row": 3}, {"turns": "all"}):
+            with pytest.raises(EcgDataError, match="hold no question"):
+                encode_rows(small_prepared, tmp_path, prompter, splits=["train"], row_format="ecg", **given)
+        blind = load_prompter(small_llm, small_prepared, view="question_only")
+        with pytest.raises(EcgDataError, match="nothing to show"):
+            encode_rows(small_prepared, tmp_path, blind, splits=["train"], row_format="ecg")
+
     def test_free_text_has_no_options(self, small_prepared, prompter, tmp_path, monkeypatch):
         monkeypatch.setattr(small_prepared, "template_options", dict)
         encode_rows(small_prepared, tmp_path, prompter, splits=["test"], question_types=["single-verify"])

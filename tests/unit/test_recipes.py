@@ -20,8 +20,10 @@ from trl import get_peft_config
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.evaluation.perturbations import Perturbation
+from ecgbyte_hf.evaluation.signal_baselines import worse_path
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.training import sft
+from ecgbyte_hf.training.augmentation import Augmentation
 
 # TRL and PEFT use the old name, whatever is set; the new one is not known to all versions that setup.py allows.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
@@ -234,6 +236,63 @@ class TestChain:
             assert pairs == ["prepared-synthetic", "prepared-ptb_xl"] * 2
 
 
+def test_every_command_about_labels_is_one(tmp_path):
+    """A stand-in takes all command lines; each is read by the command's own parser."""
+    stub = tmp_path / "ecgbyte"
+    stub.write_text(f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >>"{tmp_path}/given"\necho >>"{tmp_path}/given"\n')
+    stub.chmod(0o755)
+    variables = {
+        "PTB_XL_DIR": "ptb-xl",
+        "OUTPUT": "runs",
+        "ROBUSTNESS": "yes",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    script = ["bash", str(FOLDER / "ptb_xl_labels.sh")]
+    subprocess.run(script, env={**os.environ, **variables}, cwd=tmp_path, check=True, timeout=60)
+    given = [line.split("\0")[:-1] for line in (tmp_path / "given").read_text().splitlines()]
+    parser, _ = cli.build_parser()
+    for words in given:
+        if words[0] == "sft":
+            _, from_file, from_line = sft.parse_options([*words[1:], *CPU])
+            assert not from_file and not from_line
+        else:
+            options = parser.parse_args(words)
+            for perturbation in [*getattr(options, "perturb", []), *getattr(options, "worse", [])]:
+                Perturbation.parse(perturbation)
+            if getattr(options, "augment", []):
+                Augmentation(options.augment, sampling_rate=50, seed=0)
+    names = [words[0] for words in given]
+    assert names.count("sft") == 3 and names.count("baseline") == 2 + 2 and names[-1] == "evaluate"
+    told = [words for words in given if words[0] == "evaluate"][0]
+    assert told.count("--control") == 3 and told.count("--system") == 2
+    # What the robustness is read from are the files that the baselines write.
+    made = {
+        str(worse_path(words[words.index("--output") + 1], change))
+        for words in given
+        if "--worse" in words
+        for change in words[words.index("--worse") + 1 :]
+    }
+    read = {
+        word.split("=", 1)[1]
+        for words in given
+        if words[0] == "evaluate"
+        for word in words
+        if "runs/superclass-" in word
+    }
+    assert made == read and len(read) == 18
+    # The question-only control is trained as long as the model, and the baselines on all labels.
+    steps = [words[words.index("--max_steps") + 1] for words in given if words[0] == "sft"]
+    assert steps[1] == steps[2]
+    thinned = [
+        words[words.index("--output") + 1] for words in given if words[0] == "prepare" and "--negatives" in words
+    ]
+    assert thinned == ["runs/data"]
+    again = subprocess.run(
+        script, env={**os.environ, **variables, "TEST_FOLD": "8"}, cwd=tmp_path, capture_output=True
+    )
+    assert again.returncode == 2 and b"runs holds a run with other settings" in again.stderr
+
+
 #: Takes all command lines and makes nothing but the logs of trainings; a rate of 1e-3 has the lowest loss.
 RECORDER = """#!/usr/bin/env bash
 printf '%s\\0' "$@" >>"{folder}/given"
@@ -271,9 +330,7 @@ class Recorder:
                 _, from_file, from_line = sft.parse_options([*words[1:], *CPU])
                 assert not from_file and not from_line
             else:
-                options = parser.parse_args(words)
-                for perturbation in getattr(options, "perturb", []):
-                    Perturbation.parse(perturbation)
+                parser.parse_args(words)
         return given
 
 
@@ -285,22 +342,6 @@ def of(words, option):
 @pytest.fixture
 def recorder(tmp_path):
     return Recorder(tmp_path)
-
-
-def test_every_command_about_labels_is_one(recorder):
-    variables = {"PTB_XL_DIR": "ptb-xl", "OUTPUT": "runs", "ROBUSTNESS": "yes"}
-    assert recorder.run("ptb_xl_labels.sh", variables).returncode == 0
-    given = recorder.commands()
-    names = [words[0] for words in given]
-    assert names.count("sft") == 2 and names.count("baseline") == 2 + 2 * 9 and names[-1] == "evaluate"
-    told = [words for words in given if words[0] == "evaluate"][0]
-    assert told.count("--control") == 3 and told.count("--system") == 2
-    # The question-only control is trained as long as the model, and the baselines on all labels.
-    assert len({of(words, "--max_steps") for words in given if words[0] == "sft"}) == 1
-    thinned = [of(words, "--output") for words in given if words[0] == "prepare" and "--negatives" in words]
-    assert thinned == ["runs/data"]
-    again = recorder.run("ptb_xl_labels.sh", variables | {"TEST_FOLD": "8"})
-    assert again.returncode == 2 and "runs holds a run with other settings" in again.stderr
 
 
 class TestSystems:

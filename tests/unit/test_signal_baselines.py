@@ -22,6 +22,7 @@ from ecgbyte_hf.evaluation.signal_baselines import (
     LabelColumns,
     answer_by_baseline,
     macro_auc,
+    worse_path,
 )
 from ecgbyte_hf.evaluation.symbol_bigrams import bigram_counts, bigram_features, train_bigrams
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -472,6 +473,33 @@ class TestCommand:
         assert cli.main(["evaluate", *data, *scored, "--by-record"]) == 0
         report = json.loads((tmp_path / "r.json").read_text())
         assert report["windows_per_record"] == {"model": 3} and report["exact_match"]["n"] == 300
+
+    @pytest.mark.parametrize("kind", ["resnet1d", "bigram"])
+    @pytest.mark.parametrize("windows", [(), ("--window-seconds", "1")])
+    def test_trained_once_for_all_changes(self, kind, windows, prepared, ecg_byte, tmp_path):
+        """The answers are those of a baseline trained anew for each change, and the others stay as they are."""
+        own = ["--epochs", "1"] if kind == "resnet1d" else ["--tokenizer", str(ecg_byte), "--c", "0.001"]
+        command = ["baseline", "--data", str(prepared.folder), "--kind", kind, "--num-threads", "1", *own, *windows]
+        given = ["--worse", "noise=0.5", "gain=0.5", "--seed", "3", "--output"]
+        assert cli.main([*command, *given, str(tmp_path / "a.jsonl")]) == 0
+        told = {}
+        for change in ((), ("noise=0.5",), ("gain=0.5",)):
+            perturbed = ["--perturb", *change] if change else []
+            assert cli.main([*command, *perturbed, "--seed", "3", "--output", str(tmp_path / "b.jsonl")]) == 0
+            made = worse_path(tmp_path / "a.jsonl", change[0]) if change else tmp_path / "a.jsonl"
+            assert read_predictions(made) == read_predictions(tmp_path / "b.jsonl")
+            told[change] = json.loads(report_path(made).read_text())
+            again = json.loads(report_path(tmp_path / "b.jsonl").read_text())
+            assert told[change]["provenance"]["perturbations"] == again["provenance"]["perturbations"]
+            assert told[change]["macro_auc"]["test"] == again["macro_auc"]["test"]
+        values = [report["macro_auc"]["test"]["value"] for report in told.values()]
+        assert len(set(values)) == 3 and told["noise=0.5",]["macro_auc"].keys() == {"test"}
+
+    def test_a_change_that_is_none(self, prepared, tmp_path, capsys):
+        command = ["baseline", "--data", str(prepared.folder), "--kind", "resnet1d", "--output"]
+        assert cli.main([*command, str(tmp_path / "a.jsonl"), "--worse", "noise=0.1", "hum=1"]) == 1
+        assert "expected one of noise" in capsys.readouterr().err
+        assert not (tmp_path / "a.jsonl").exists()
 
     def test_options_of_the_other_kind(self, prepared, capsys, tmp_path):
         command = ["baseline", "--data", str(prepared.folder), "--output", str(tmp_path / "a.jsonl")]

@@ -45,6 +45,16 @@ class TestTraining:
         assert set(report["seconds"]) == {"calibrate", "train", "measure"}
         assert report == json.loads((tmp_path / "training.json").read_text())
 
+    def test_other_percentiles(self, opened, tmp_path):
+        bounds = {}
+        for name, given in (("usual", {}), ("wide", {"percentiles": (0.1, 99.9)})):
+            report = train_tokenizer(opened, tmp_path / name, num_merges=20, **given)
+            bounds[name] = report["calibration"]
+            assert report["provenance"]["arguments"]["percentiles"] == list(given.get("percentiles", (1.0, 99.0)))
+        assert bounds["wide"]["low"] < bounds["usual"]["low"] < bounds["usual"]["high"] < bounds["wide"]["high"]
+        calibration = EcgByteTokenizer.from_pretrained(tmp_path / "wide").calibration
+        assert (calibration.low, calibration.high) == (bounds["wide"]["low"], bounds["wide"]["high"])
+
     def test_max_records_and_seed(self, opened, tmp_path):
         reports = [
             train_tokenizer(opened, tmp_path / str(number), num_merges=60, max_records=10, seed=seed)
@@ -140,6 +150,17 @@ class TestCommand:
         assert lines[9] == f"all of this is in {tmp_path / 'training.json'}"
         for name in ("calibrate", "read", "merges", "measure"):
             assert f"{name}: 100%" in captured.err
+
+    def test_percentiles(self, small_prepared, tmp_path, capsys):
+        command = ["train-tokenizer", "--data", str(small_prepared.folder), "--num-merges", "20"]
+        wide = [*command, "--percentiles", "0.1", "99.9", "--output"]
+        assert cli.main([*wide, str(tmp_path / "wide")]) == 0
+        given = json.loads((tmp_path / "wide" / "training.json").read_text())["provenance"]["arguments"]
+        assert given["percentiles"] == [0.1, 99.9]
+        assert cli.main([*wide, str(tmp_path / "own"), "--calibration", "minmax"]) == 2
+        assert "--percentiles has no meaning with --calibration minmax" in capsys.readouterr().err
+        assert cli.main([*command, "--percentiles", "99", "1", "--output", str(tmp_path / "wrong")]) == 1
+        assert "expected 0 <= lower < upper <= 100" in capsys.readouterr().err
 
     def test_a_damaged_file_is_one_line(self, small_prepared, tmp_path, capsys):
         folder = shutil.copytree(small_prepared.folder, tmp_path / "copy")
