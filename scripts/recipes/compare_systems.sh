@@ -88,10 +88,11 @@ pretrain() {
 extend() {
   local folder="$OUTPUT/$1/seed-$2/base" reads=(--tokenizer "$OUTPUT/tokenizer")
   [[ "$1" == ecg-byte ]] || reads=(--encoder "$OUTPUT/$1/seed-$2/encoder" "${encoder_arguments[@]}")
-  done_before "$folder/extended" && return
+  done_before "$folder.made" && return
   ecgbyte extend-llm "${model[@]}" "${reads[@]}" --max-length "$MAX_LENGTH" --reserve 32 --seed "$2" \
     "${extend_arguments[@]}" --output "$folder"
-  touch "$folder/extended"
+  mkdir -p "$OUTPUT/$1/seed-$2"
+  touch "$folder.made"
 }
 
 # rows MODEL VIEW FOLDER

@@ -319,7 +319,7 @@ class Recorder:
         """The finished process."""
         environment = {**os.environ, **variables, "PATH": f"{self.folder}:{os.environ['PATH']}"}
         command = ["bash", str(FOLDER / script)]
-        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
 
     def commands(self):
         """All command lines, after their options were read."""
