@@ -164,11 +164,12 @@ for system in "${systems[@]}"; do
 
   # Without its ECG, a model with an encoder is the language model alone, whatever the encoder.
   question_only="$folder/question-only"
-  if [[ "$system" != ecg-byte ]]; then
-    [[ -n "$with_encoder" ]] || with_encoder="$question_only"
+  if [[ "$system" != ecg-byte && -n "$with_encoder" ]]; then
     question_only="$with_encoder"
+  else
+    without_ecg "$first" "$question_only"
   fi
-  without_ecg "$first" "$question_only"
+  [[ "$system" == ecg-byte ]] || with_encoder="$question_only"
 
   rows "$first" true "$folder/rows"
   tune "$first" "$folder/rows" "$folder/tuning"
