@@ -215,6 +215,18 @@ class EcgEncoderTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _load_best_model(self) -> None:
+        self._load_weights(str(self.state.best_model_checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._load_weights(resume_from_checkpoint)
+
+    def _load_weights(self, folder: str) -> None:
+        # transformers 5.23 saves the layers of a ViT under other names than they have, and its Trainer does not
+        # translate them back: it would go on, or end, with other weights than those saved, with a warning alone.
+        model: Any = self.model
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+
 
 class _EpochOfTexts(TrainerCallback):
     """Tells the data set which epoch's texts to draw, before the batches of the epoch are made."""
