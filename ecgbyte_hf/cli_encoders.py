@@ -107,12 +107,6 @@ def _add_training(group: Any) -> None:
     group.add_argument("--weight-decay", type=float, default=0.01, help="default: 0.01")
     group.add_argument("--max-grad-norm", type=float, default=1.0, help="default: 1")
     group.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="mixed (default: no)")
-    group.add_argument(
-        "--same-text",
-        choices=("negative", "positive"),
-        default="negative",
-        help="what ECGs with the same text are to one another: labels repeat (default: negative, as in the paper)",
-    )
     group.add_argument("--eval-steps", type=int, metavar="N", help="between evaluations (default: an epoch)")
     group.add_argument("--logging-steps", type=int, default=10, metavar="N", help="default: 10")
     group.add_argument(
@@ -162,7 +156,6 @@ def _pretrain_encoder(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         precision=options.precision,
-        same_text=options.same_text,
         eval_steps=options.eval_steps,
         logging_steps=options.logging_steps,
         early_stopping_patience=options.early_stopping_patience or None,

@@ -67,7 +67,6 @@ class PretrainOptions:
         weight_decay: Of AdamW.
         max_grad_norm: The gradient is cut at this length.
         precision: "no" for float32, "bf16" or "fp16" for mixed precision.
-        same_text: Whether other ECGs of the batch with the same text count as "negative" (the paper) or "positive".
         eval_steps: Steps between two evaluations, and checkpoints; an epoch by default.
         logging_steps: Steps between two lines of the log.
         early_stopping_patience: Ends after so many evaluations without a lower validation loss; None for never.
@@ -91,7 +90,6 @@ class PretrainOptions:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     precision: str = "no"
-    same_text: str = "negative"
     eval_steps: int | None = None
     logging_steps: int = 10
     early_stopping_patience: int | None = 5
@@ -352,8 +350,6 @@ def _check_options(options: PretrainOptions) -> None:
         )
     if options.schedule == NOAM and options.warmup_steps < 1:
         raise EcgError(f"got --warmup-steps {options.warmup_steps}, expected at least 1 for Noam")
-    if options.same_text not in ("negative", "positive"):
-        raise EcgError(f"got --same-text {options.same_text!r}, expected negative or positive")
     for name in ("batch_size", "gradient_accumulation", "logging_steps", "eval_steps", "early_stopping_patience"):
         value = getattr(options, name)
         if value is not None and value < (2 if name == "batch_size" else 1):
@@ -475,7 +471,6 @@ def _trainer(
             image_processor=parts.image_processor,
             tokenizer=parts.tokenizer,
             max_length=parts.max_text_length,
-            with_groups=options.same_text == "positive",
         ),
         processing_class=parts,
         callbacks=callbacks,

@@ -13,7 +13,7 @@ from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.contrastive_ecg import contrastive_loss
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EncoderError
 from ecgbyte_hf.training import pretrain_encoder as module
-from ecgbyte_hf.training.encoder_data import EcgSignals, EcgTextCollator, EcgTextDataset, text_group
+from ecgbyte_hf.training.encoder_data import EcgSignals, EcgTextCollator, EcgTextDataset
 from ecgbyte_hf.training.encoder_texts import LabelNames, default_text_kind, texts_of_split
 from ecgbyte_hf.training.pretrain_encoder import (
     EcgEncoderTrainer,
@@ -171,57 +171,39 @@ def test_signals_are_those_of_the_folder(prepared, in_memory):
 
 def test_words_are_learnt_and_long_texts_cut():
     tokenizer = word_tokenizer(["ST/T changes, Pacemaker", "pacemaker"])
-    collator = EcgTextCollator("input_values", tokenizer=tokenizer, max_length=5, with_groups=True)
+    collator = EcgTextCollator("input_values", tokenizer=tokenizer, max_length=5)
     examples = [{"signal": np.zeros((1, 4), np.float32), "text": text} for text in ("st / t changes", "PACEMAKER new")]
     batch = collator(examples)
     assert tokenizer.convert_ids_to_tokens(batch["input_ids"][0]) == ["[CLS]", "st", "/", "t", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(batch["input_ids"][1]) == ["[CLS]", "pacemaker", "[UNK]", "[SEP]", "[PAD]"]
     assert batch["attention_mask"][1].tolist() == [1, 1, 1, 1, 0]
-    assert batch["text_groups"].tolist() == [text_group("st / t changes"), text_group("PACEMAKER new")]
 
 
 # ---- the loss of repeated texts --------------------------------------------------------------------------------
 
 
-def test_rows_of_a_group_are_no_negatives():
+@pytest.mark.parametrize("directions", ["sum", "mean"])
+def test_repeated_texts_do_no_harm(directions):
+    """Value and gradient are those of the loss to which all ECGs with the same text are right."""
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randn(2, 4, 3, generator=generator)
-    groups = torch.tensor([8, 5, 8, 6])
-    logits = 2.0 * nn.functional.normalize(first) @ nn.functional.normalize(second).T
-    by_ecg, by_text = logits.log_softmax(1), logits.T.log_softmax(1)
-    right = [[0, 2], [1], [0, 2], [3]]
-    expected = -sum(rows[i, right[i]].mean() for rows in (by_ecg, by_text) for i in range(4)) / 4
-    torch.testing.assert_close(contrastive_loss(first, second, 2.0, "sum", groups), expected)
-    plain = contrastive_loss(first, second, 2.0, "sum")
-    torch.testing.assert_close(contrastive_loss(first, second, 2.0, "sum", torch.arange(4)), plain)
-    assert expected != plain
-    with pytest.raises(EncoderError, match=r"groups of the shape \(3,\), expected one for each of 4"):
-        contrastive_loss(first, second, 2.0, "sum", groups[:3])
+    ecgs, texts = torch.randn(5, 3, generator=generator), torch.randn(3, 3, generator=generator)
+    text_of = torch.tensor([0, 1, 0, 2, 0])
+    shares = (text_of[:, None] == text_of[None]).float()
+    shares = shares / shares.sum(dim=1, keepdim=True)
 
+    def with_shares(ecgs, texts):
+        logits = 3.0 * nn.functional.normalize(ecgs) @ nn.functional.normalize(texts).T
+        total = sum(nn.functional.cross_entropy(rows, shares) for rows in (logits, logits.T))
+        return total if directions == "sum" else total / 2
 
-@pytest.mark.parametrize("name", ["merl-resnet", "clip", "clip-vit"])
-def test_groups_reach_the_cross_modal_loss_alone(prepared, name):
-    parts = start_encoder(encoder_named(name), prepared, lambda: ["normal ECG", "hypertrophy"], TINY)
-    collator = EcgTextCollator(
-        parts.model.main_input_name,
-        image_processor=parts.image_processor,
-        tokenizer=parts.tokenizer,
-        max_length=9,
-        with_groups=True,
-    )
-    words = ["hypertrophy", "normal ECG", "hypertrophy"]
-    batch = collator([{"signal": prepared.signal(place), "text": text} for place, text in enumerate(words, 1)])
-    parts.model.eval()
-    with torch.no_grad():
-        grouped, plain = parts.model(**batch), parts.model(**(batch | {"text_groups": None}))
-        scale = 1 / 0.07 if name == "merl-resnet" else parts.model.text_head.logit_scale.exp()
-    for output, groups in ((plain, None), (grouped, torch.tensor([1, 2, 1]))):
-        directions = "sum" if name == "merl-resnet" else "mean"
-        expected = contrastive_loss(output.ecg_embeds, output.text_embeds, scale, directions, groups)
-        torch.testing.assert_close(output.cross_modal_loss, expected, rtol=1e-4, atol=1e-4)
-    assert abs(grouped.cross_modal_loss - plain.cross_modal_loss) > 1e-3
-    if name == "merl-resnet":
-        torch.testing.assert_close(grouped.uni_modal_loss, plain.uni_modal_loss)
+    found = []
+    for loss in (lambda *both: contrastive_loss(*both, 3.0, directions), with_shares):
+        leaves = [ecgs.clone().requires_grad_(), texts.clone().requires_grad_()]
+        value = loss(leaves[0], leaves[1][text_of])
+        found.append([value.detach(), *torch.autograd.grad(value, leaves)])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+    assert found[0][1].abs().max() > 0.01 and found[0][2].abs().max() > 0.01
 
 
 # ---- training --------------------------------------------------------------------------------------------------
@@ -387,7 +369,7 @@ def test_batch_norm_is_synchronised_on_several_gpus_alone():
 
 
 def test_mixed_precision_and_accumulation_train(prepared, tmp_path):
-    report = train(prepared, tmp_path / "a", precision="bf16", gradient_accumulation=2, same_text="positive")
+    report = train(prepared, tmp_path / "a", precision="bf16", gradient_accumulation=2)
     assert report["steps"] == 2
     parts = load_parts(tmp_path / "a")
     assert {value.dtype for key, value in parts.model.state_dict().items() if "num_batches" not in key} == {
@@ -520,7 +502,6 @@ def test_starts_that_cannot_be(prepared, name, start, message):
         ({"precision": "int4"}, "precision 'int4'"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"warmup_steps": 0}, "got --warmup-steps 0, expected at least 1 for Noam"),
-        ({"same_text": "maybe"}, "got --same-text 'maybe', expected negative or positive"),
         ({"batch_size": 1}, "got --batch-size 1, expected at least 2"),
         ({"eval_steps": 0}, "got --eval-steps 0, expected at least 1"),
         ({"batch_size": 200}, "there are 160 ECGs to train on, fewer than the 200 of a batch"),
