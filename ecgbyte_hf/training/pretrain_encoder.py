@@ -149,8 +149,9 @@ class EcgEncoderTrainer(Trainer):
         warmup = self._noam_steps
         # In units of the highest rate, which the optimizer has; the width does not matter then.
         highest = noam_rate(warmup, width=1, warmup_steps=warmup)
+        given: Any = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = LambdaLR(
-            self.optimizer if optimizer is None else optimizer,
+            given,
             lambda done: noam_rate(done + 1, width=1, warmup_steps=warmup) / highest,
         )
         self._created_lr_scheduler = True
@@ -199,11 +200,12 @@ class EcgEncoderTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         totals: dict[str, float] = {}
         for indices, inputs in zip(mine, loader, strict=True):
             with torch.no_grad(), self.compute_loss_context_manager():
-                outputs = self.model(**self._prepare_inputs(inputs))
+                outputs = model(**self._prepare_inputs(inputs))
             for name, value in {"loss": outputs.loss, **_loss_parts(outputs)}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
         sums = torch.tensor(list(totals.values()), dtype=torch.float64, device=self.args.device)
@@ -311,7 +313,7 @@ def pretrain_encoder(
     torch.manual_seed(options.seed)
     parts = start_encoder(encoder, prepared, lambda: _plain_texts(splits["train"]), start)
     trainer = _trainer(prepared, output, parts, splits, options)
-    parts = _with_model(parts, trainer.model)
+    model: Any = trainer.model  # whose batch normalisation may have been exchanged
     counts_of_texts = _texts_cut(parts, splits["train"])
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(output))
@@ -325,8 +327,8 @@ def pretrain_encoder(
         "steps": steps,
         "best_step": trainer.state.best_global_step,
         "best_loss": trainer.state.best_metric,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "trained_parameters": sum(one.numel() for one in trainer.model.parameters() if one.requires_grad),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trained_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "seconds_per_step": trained.metrics["train_runtime"] / max(done_here, 1),
     }
     if trainer.is_world_process_zero():
@@ -371,12 +373,13 @@ def _splits(
     rows = prepared.questions("train") if has_texts else []
     names, kind = LabelNames(rows), (texts or default_text_kind(rows)) if has_texts else None
     del rows
-    splits, counts = {}, {}
+    splits: dict[str, _Split] = {}
+    counts: dict[str, dict[str, int]] = {}
     for name in ("train", "validation"):
         if name not in prepared.splits:
             continue
         told = texts_of_split(prepared, name, kind or "answers", names)
-        asked = [ecg_id for ecg_id in (told.parts if has_texts else told.ecg_ids)]
+        asked = list(told.parts if has_texts else told.ecg_ids)
         used = [ecg_id for ecg_id in asked if name != "train" or ecg_id not in held_out]
         counts[name] = {"used": len(used), "without_text": told.num_without if has_texts else 0}
         if name == "train":
@@ -525,11 +528,6 @@ def _training_arguments(
         label_names=[],
         report_to=options.report_to,
     )
-
-
-def _with_model(parts: EncoderParts, model: Any) -> EncoderParts:
-    """The same with the trainer's model, whose batch normalisation may have been exchanged."""
-    return EncoderParts(model, parts.feature_extractor, parts.image_processor, parts.tokenizer, parts.max_text_length)
 
 
 def _texts_cut(parts: EncoderParts, split: _Split) -> dict[str, int]:

@@ -211,8 +211,8 @@ def word_tokenizer(texts: Iterable[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
-    backend.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [_PAD, _UNKNOWN, _START, _END]
     trainer = trainers.WordLevelTrainer(vocab_size=_MOST_WORDS, special_tokens=special, show_progress=False)
     backend.train_from_iterator(texts, trainer)

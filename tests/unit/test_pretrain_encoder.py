@@ -263,7 +263,7 @@ def test_every_encoder_is_trained_kept_at_its_best_and_loaded(name, prepared, tm
     assert len(changed) > len(kept) / 2
     assert report["parameters"] >= report["trained_parameters"] > 0
     for entry in entries:
-        parts = [value for key, value in entry.items() if key.endswith(("al_loss", "ion_loss"))]
+        parts = [value for key, value in entry.items() if key.endswith(("_modal_loss", "reconstruction_loss"))]
         if "loss" in entry or "eval_loss" in entry:
             assert sum(parts) == pytest.approx(entry.get("loss", entry.get("eval_loss")), rel=1e-4)
     _, info = AutoModel.from_pretrained(folder, output_loading_info=True)
