@@ -192,6 +192,10 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  train: {train['in_other_splits']} ECGs are in other splits too and were left out")
     if report["texts_cut"]:
         lines.append(f"  {report['texts_cut']} training texts were cut at the text tower's length")
+    if report["steps"] < report["warmup_steps"]:
+        lines.append(
+            f"  the learning rate was still rising at the end; give fewer --warmup-steps than {report['warmup_steps']}"
+        )
     if report["best_step"] is None:
         lines.append("  there is no validation split: the last step is kept")
     else:

@@ -294,8 +294,9 @@ def pretrain_encoder(
         options: How it is trained.
 
     Returns:
-        `encoder`, `texts`, `ecgs` (of each split `used`, `without_text`, and of training `in_other_splits`), `steps`,
-        `best_step`, `best_loss`, `texts_cut`, `parameters`, `trained_parameters`, `seconds_per_step`.
+        `encoder`, `texts`, `ecgs` (of each split `used`, `without_text`, and of training `in_other_splits`),
+        `texts_cut`, `steps`, `warmup_steps`, `best_step`, `best_loss`, `parameters`, `trained_parameters`,
+        `seconds_per_step` (evaluations and checkpoints among them).
 
     Raises:
         EcgError: options, data and weights that do not go together.
@@ -325,6 +326,7 @@ def pretrain_encoder(
         "ecgs": counts,
         **counts_of_texts,
         "steps": steps,
+        "warmup_steps": options.warmup_steps,
         "best_step": trainer.state.best_global_step,
         "best_loss": trainer.state.best_metric,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -425,8 +425,8 @@ def test_weights_come_from_folders(prepared, backbones, tmp_path):
 def test_a_frozen_tower_stays_and_a_pretrained_encoder_goes_on(prepared, backbones, tmp_path):
     bert = str(backbones / "bert")
     with pytest.raises(EncoderError, match="got texts of 64 tokens, expected 3 to the text tower's 16"):
-        train(prepared, tmp_path / "a", start=EncoderStart(text_model=bert, depth=18))
-    start = EncoderStart(text_model=bert, depth=18, max_text_length=16)
+        train(prepared, tmp_path / "a", start=EncoderStart(text_model=bert, depth=18, max_text_length=64))
+    start = EncoderStart(text_model=bert, depth=18)
     report = train(prepared, tmp_path / "a", start=start, schedule="constant", learning_rate=1e-2)
     assert report["parameters"] > report["trained_parameters"] > 3_800_000
     from transformers import AutoModel
@@ -436,9 +436,10 @@ def test_a_frozen_tower_stays_and_a_pretrained_encoder_goes_on(prepared, backbon
     train_text = EncoderStart(text_model=bert, max_text_length=9, depth=18, train_text=True)
     thawed = start_encoder(encoder_named("merl-resnet"), prepared, list, train_text)
     assert all(parameter.requires_grad for parameter in thawed.model.parameters())
-    again = EncoderStart(init_from=(str(tmp_path / "a"),), max_text_length=16)
+    again = EncoderStart(init_from=(str(tmp_path / "a"),))
     goes_on = start_encoder(encoder_named("merl-resnet"), prepared, list, again)
     assert_same_weights(goes_on.model.state_dict(), weights(tmp_path / "a"))
+    assert goes_on.max_text_length == 16
     assert goes_on.tokenizer.get_vocab() == load_parts(tmp_path / "a").tokenizer.get_vocab()
 
 
@@ -546,6 +547,7 @@ def test_the_command(prepared, tmp_path, capsys):
     # Two windows of 1 s of each record are two ECGs.
     assert "merl-resnet: 320 ECGs with texts of the kind 'labels', 1 steps" in said
     assert "kept: step 1, validation loss" in said
+    assert "the learning rate was still rising at the end; give fewer --warmup-steps than 500" in said
     log = json.loads((tmp_path / "a" / "training_log.json").read_text())
     arguments = log["provenance"]["arguments"]
     assert (arguments["window_seconds"], arguments["tiny"], log["report"]["texts"]) == (1.0, [16, 2], "labels")
