@@ -20,6 +20,7 @@ SCHEDULES = ("noam", "linear", "cosine", "constant", "constant_with_warmup", "in
 def add_commands(add: Adder) -> None:
     """Add the commands to the parser of `ecgbyte`."""
     _add_pretrain_encoder(add)
+    _add_probe_encoder(add)
 
 
 def _add_pretrain_encoder(add: Adder) -> None:
@@ -106,12 +107,6 @@ def _add_training(group: Any) -> None:
     group.add_argument("--weight-decay", type=float, default=0.01, help="default: 0.01")
     group.add_argument("--max-grad-norm", type=float, default=1.0, help="default: 1")
     group.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="mixed (default: no)")
-    group.add_argument(
-        "--same-text",
-        choices=("negative", "positive"),
-        default="negative",
-        help="what ECGs with the same text are to one another: labels repeat (default: negative, as in the paper)",
-    )
     group.add_argument("--eval-steps", type=int, metavar="N", help="between evaluations (default: an epoch)")
     group.add_argument("--logging-steps", type=int, default=10, metavar="N", help="default: 10")
     group.add_argument(
@@ -161,7 +156,6 @@ def _pretrain_encoder(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         precision=options.precision,
-        same_text=options.same_text,
         eval_steps=options.eval_steps,
         logging_steps=options.logging_steps,
         early_stopping_patience=options.early_stopping_patience or None,
@@ -198,6 +192,10 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  train: {train['in_other_splits']} ECGs are in other splits too and were left out")
     if report["texts_cut"]:
         lines.append(f"  {report['texts_cut']} training texts were cut at the text tower's length")
+    if report["steps"] < report["warmup_steps"]:
+        lines.append(
+            f"  the learning rate was still rising at the end; give fewer --warmup-steps than {report['warmup_steps']}"
+        )
     if report["best_step"] is None:
         lines.append("  there is no validation split: the last step is kept")
     else:
@@ -205,10 +203,84 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _add_probe_encoder(add: Adder) -> None:
+    from ecgbyte_hf.cli import _add_window, _seed
+
+    command = add(
+        "probe-encoder",
+        _probe_encoder,
+        "Measure a frozen encoder: linear probes of labels, zero-shot classification, retrieval.",
+        "ecgbyte probe-encoder --encoder merl --data labels --output probe.json --zero-shot --control random\n"
+        "  ecgbyte probe-encoder --encoder merl --data reports --output retrieval.json --fractions --retrieval",
+    )
+    command.add_argument("--encoder", required=True, metavar="DIR", help="what `ecgbyte pretrain-encoder` wrote")
+    command.add_argument(
+        "--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote, with yes/no questions about labels"
+    )
+    command.add_argument("--output", required=True, metavar="FILE", help="JSON report; its table is beside it as .md")
+    _add_window(command)
+    command.add_argument("--split", default="test", help="the ECGs that it is measured on (default: test)")
+    command.add_argument(
+        "--fractions",
+        type=float,
+        nargs="*",
+        default=[0.01, 0.1, 1.0],
+        metavar="SHARE",
+        help="shares of the training records that the linear probe learns from; none for no probe (default: 0.01 "
+        "0.1 1)",
+    )
+    command.add_argument("--draws", type=int, default=3, help="of the records of a share below 1 (default: 3)")
+    command.add_argument(
+        "--zero-shot", action="store_true", help="classify by the similarity of an ECG with the name of each label"
+    )
+    command.add_argument(
+        "--prompts", metavar="FILE", help="JSON for --zero-shot: label -> a prompt, or several (default: its name)"
+    )
+    command.add_argument("--retrieval", action="store_true", help="find texts by ECGs, and ECGs by texts")
+    command.add_argument("--texts", choices=TEXT_KINDS, help="of --retrieval (default: as in pretraining)")
+    command.add_argument("--control", choices=("random",), help="the same of random weights beside it")
+    command.add_argument("--batch-size", type=int, default=64, help="ECGs encoded at a time (default: 64)")
+    command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
+    command.add_argument("--seed", type=_seed, default=0, help="of draws, bootstrap and random weights")
+    command.add_argument("--device", help="such as cuda (default: a GPU if there is one)")
+
+
+def _probe_encoder(options: argparse.Namespace) -> int:
+    from ecgbyte_hf.cli import _open_prepared, _say
+    from ecgbyte_hf.evaluation.encoder_probe import ProbeOptions, probe_encoder, probe_table
+
+    for name, needed in (("prompts", "zero_shot"), ("texts", "retrieval")):
+        if getattr(options, name) and not getattr(options, needed):
+            _say(f"ecgbyte probe-encoder: --{name} needs --{needed.replace('_', '-')}", stream=sys.stderr)
+            return 2
+    report = probe_encoder(
+        options.encoder,
+        _open_prepared(options),
+        options.output,
+        ProbeOptions(
+            split=options.split,
+            fractions=tuple(options.fractions),
+            draws=options.draws,
+            zero_shot=options.zero_shot,
+            retrieval=options.retrieval,
+            control=options.control,
+            texts=options.texts,
+            prompts=_json_object(options.prompts) if options.prompts else None,
+            batch_size=options.batch_size,
+            n_resamples=options.resamples,
+            seed=options.seed,
+            device=options.device,
+        ),
+    )
+    _say(probe_table(report))
+    _say(f"saved {options.output}")
+    return 0
+
+
 def _json_object(path: str) -> dict[str, Any]:
     from ecgbyte_hf.provenance import read_object
 
     found = read_object(Path(path))
     if not found:
-        raise EcgDataError(f"{path} holds no JSON object, expected arguments of the encoder's configuration class")
+        raise EcgDataError(f'{path} is missing or holds no JSON object; write one such as {{"name": value}}')
     return found

@@ -61,12 +61,12 @@ def contrastive_loss(
     second: torch.Tensor,
     scale: float | torch.Tensor,
     directions: Literal["sum", "mean"],
-    groups: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the symmetric InfoNCE loss: row i of one belongs to row i of the other, and to no other row.
 
-    With `groups`, a row belongs to every row of its group, in equal shares, as in UniCL (arXiv 2204.03610): ECGs with
-    the same text are no mistakes for one another.
+    Texts that are in a batch several times, such as labels, do no harm: as their embeddings are the same, value and
+    gradient are those of the loss in which every ECG with the text is a positive, in equal shares (UniCL, arXiv
+    2204.03610). Only the lowest value that can be reached is higher: the logarithm of how often the text is there.
 
     It is computed in float32 whatever the mixed precision, since the exponentials of a similarity times 1 / 0.07 are
     compared.
@@ -76,30 +76,18 @@ def contrastive_loss(
         second: (batch, size) embeddings of this rank.
         scale: factor of the cosine similarity: the inverse of the temperature.
         directions: the "sum" of both directions' cross-entropies (MERL), or their "mean" (CLIP).
-        groups: (batch,) of this rank, integers that are the same on every rank for rows that belong together.
 
     Raises:
-        EncoderError: batches that are not of one shape, or not one group for each row.
+        EncoderError: batches that are not of one shape.
     """
     if first.shape != second.shape:
         raise EncoderError(
             f"Got embeddings of the shapes {tuple(first.shape)} and {tuple(second.shape)}, expected the same: one "
             "text for every ECG."
         )
-    if groups is not None and groups.shape != first.shape[:1]:
-        raise EncoderError(
-            f"Got groups of the shape {tuple(groups.shape)}, expected one for each of {len(first)} rows."
-        )
     with torch.autocast(first.device.type, enabled=False):
         first, second = (F.normalize(gather_over_ranks(part.float()), dim=-1) for part in (first, second))
         logits = scale * first @ second.T
-        targets = torch.arange(len(logits), device=logits.device) if groups is None else _shares(groups, logits.dtype)
+        targets = torch.arange(len(logits), device=logits.device)
         total = F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
     return total if directions == "sum" else total / 2
-
-
-def _shares(groups: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the share of each row of all ranks in each other one's group: (all, all), rows summing to 1."""
-    gathered = gather_over_ranks(groups)
-    same = (gathered[:, None] == gathered[None]).to(dtype)
-    return same / same.sum(dim=1, keepdim=True)

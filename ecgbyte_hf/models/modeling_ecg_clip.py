@@ -108,11 +108,9 @@ class EcgClipTextHead(nn.Module):
         """Map ids (batch, tokens) to embeddings (batch, projection_dim) of unit length."""
         return unit_length(self.text(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).text_embeds)
 
-    def loss(
-        self, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor, text_groups: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def loss(self, ecg_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         """Return CLIP's loss of two (batch, projection_dim), over the batch of all ranks."""
-        return contrastive_loss(ecg_embeds, text_embeds, self.logit_scale.float().exp(), "mean", text_groups)
+        return contrastive_loss(ecg_embeds, text_embeds, self.logit_scale.float().exp(), "mean")
 
 
 class EcgClipForPreTraining(EcgClipPreTrainedModel):
@@ -166,7 +164,6 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
         pixel_values: torch.Tensor,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        text_groups: torch.Tensor | None = None,
         return_loss: bool = True,
         return_dict: bool | None = None,
     ) -> EcgPreTrainingOutput | tuple[torch.Tensor, ...]:
@@ -176,8 +173,6 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
             pixel_values: (batch, 3, height, width), from `EcgImageProcessor`.
             input_ids: (batch, tokens) of the texts, one for each ECG; at most 77 tokens in the paper's model.
             attention_mask: (batch, tokens), 0 where there is padding.
-            text_groups: (batch,) integers, the same for the same text: such ECGs are then no negatives of one another
-                (see `contrastive_loss`). By default every ECG has its own.
             return_loss: False for the embeddings alone.
             return_dict: False for a tuple.
 
@@ -192,6 +187,5 @@ class EcgClipForPreTraining(EcgClipPreTrainedModel):
             ecg_embeds=encoded.pooler_output, text_embeds=text_embeds, encoder_output=encoded
         )
         if return_loss:
-            output.cross_modal_loss = self.text_head.loss(encoded.pooler_output, text_embeds, text_groups)
-            output.loss = output.cross_modal_loss
+            output.loss = output.cross_modal_loss = self.text_head.loss(encoded.pooler_output, text_embeds)
         return output.to_tuple() if return_dict is False else output

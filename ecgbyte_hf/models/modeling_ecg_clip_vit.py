@@ -143,7 +143,6 @@ class EcgClipVitForPreTraining(EcgClipVitPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
-        text_groups: torch.Tensor | None = None,
         return_loss: bool = True,
         return_dict: bool | None = None,
     ) -> EcgPreTrainingOutput | tuple[torch.Tensor, ...]:
@@ -169,7 +168,7 @@ class EcgClipVitForPreTraining(EcgClipVitPreTrainedModel):
             encoder_output=encoded,
         )
         if return_loss:
-            output.cross_modal_loss = self.text_head.loss(ecg_embeds, text_embeds, text_groups)
+            output.cross_modal_loss = self.text_head.loss(ecg_embeds, text_embeds)
             output.reconstruction_loss = self.decoder.loss(pixel_values, reconstruction, bool_masked_pos)
             output.loss = output.cross_modal_loss + output.reconstruction_loss
         return output.to_tuple() if return_dict is False else output

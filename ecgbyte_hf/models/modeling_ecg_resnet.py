@@ -305,7 +305,6 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         text_states: torch.Tensor | None = None,
-        text_groups: torch.Tensor | None = None,
         return_loss: bool = True,
         return_dict: bool | None = None,
     ) -> EcgPreTrainingOutput | tuple[torch.Tensor, ...]:
@@ -317,8 +316,6 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
             attention_mask: (batch, tokens), 0 where there is padding.
             token_type_ids: (batch, tokens), for towers that take them.
             text_states: (batch, hidden size of the tower), from `get_text_states`, instead of the three above.
-            text_groups: (batch,) integers, the same for the same text: such ECGs are then no negatives of one another
-                (see `contrastive_loss`). By default every ECG has its own.
             return_loss: False for the embeddings alone.
             return_dict: False for a tuple.
 
@@ -345,7 +342,7 @@ class EcgResNetForPreTraining(EcgResNetPreTrainedModel):
         if return_loss:
             scale = 1 / self.config.contrastive_temperature
             first, second = (self.dropout(project(features.mean(dim=1))) for project in self.view_projections)
-            output.cross_modal_loss = contrastive_loss(ecg_embeds, text_embeds, scale, "sum", text_groups)
+            output.cross_modal_loss = contrastive_loss(ecg_embeds, text_embeds, scale, "sum")
             output.uni_modal_loss = contrastive_loss(first, second, scale, "sum")
             output.loss = output.cross_modal_loss + output.uni_modal_loss
         return output.to_tuple() if return_dict is False else output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,7 +91,6 @@ class EcgTextCollator:
         image_processor: Draws the signals for encoders of pictures.
         tokenizer: Of the text tower; None for an encoder that takes no text.
         max_length: Tokens of a text, longer ones are cut.
-        with_groups: Add `text_groups`, by which ECGs with the same text are no negatives of one another.
     """
 
     def __init__(
@@ -102,22 +100,17 @@ class EcgTextCollator:
         image_processor: Any = None,
         tokenizer: Any = None,
         max_length: int | None = None,
-        with_groups: bool = False,
     ) -> None:
         self._input_name = input_name
         self._image_processor = image_processor
         self._tokenizer = tokenizer
         self._max_length = max_length
-        self._with_groups = with_groups
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_values` or `pixel_values`, and with texts `input_ids` and `attention_mask`."""
         batch = {self._input_name: self.inputs([example["signal"] for example in examples])}
         if self._tokenizer is not None:
-            texts = [example["text"] for example in examples]
-            batch |= self.tokens(texts)
-            if self._with_groups:
-                batch["text_groups"] = torch.tensor([text_group(text) for text in texts])
+            batch |= self.tokens([example["text"] for example in examples])
         return batch
 
     def inputs(self, signals: Sequence[np.ndarray]) -> torch.Tensor:
@@ -133,13 +126,3 @@ class EcgTextCollator:
             list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
         )
         return {name: tokenised[name] for name in ("input_ids", "attention_mask")}
-
-
-def text_group(text: str) -> int:
-    """A number of 63 bits that is the same for the same text, in any process.
-
-    Example:
-        >>> text_group("sinus rhythm") == text_group("sinus " + "rhythm") != text_group("pacemaker")
-        True
-    """
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -123,13 +123,13 @@ class LabelNames:
             return [asked] if list(row["answer"]) == ["yes"] else []
         if not str(row["question_type"]).startswith("single-"):
             return []
-        about = str(row["attribute_type"])
-        return [self._known[key] for answer in row["answer"] if (key := (about, _plain(answer))) in self._known]
+        named = [(str(row["attribute_type"]), _plain(answer)) for answer in row["answer"]]
+        return [self._known[key] for key in named if key in self._known]
 
 
 def asked_label(row: Row) -> str | None:
     """What a verify question asks about one ECG, in words; None of any other question."""
-    attribute = row.get("attribute") or ()
+    attribute = list(row.get("attribute") or ())
     if row["question_type"] != "single-verify" or len(row["ecg_id"]) != 1 or len(attribute) != 1:
         return None
     return label_words(int(row["template_id"]), str(attribute[0]))

@@ -67,7 +67,6 @@ class PretrainOptions:
         weight_decay: Of AdamW.
         max_grad_norm: The gradient is cut at this length.
         precision: "no" for float32, "bf16" or "fp16" for mixed precision.
-        same_text: Whether other ECGs of the batch with the same text count as "negative" (the paper) or "positive".
         eval_steps: Steps between two evaluations, and checkpoints; an epoch by default.
         logging_steps: Steps between two lines of the log.
         early_stopping_patience: Ends after so many evaluations without a lower validation loss; None for never.
@@ -91,7 +90,6 @@ class PretrainOptions:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     precision: str = "no"
-    same_text: str = "negative"
     eval_steps: int | None = None
     logging_steps: int = 10
     early_stopping_patience: int | None = 5
@@ -151,8 +149,9 @@ class EcgEncoderTrainer(Trainer):
         warmup = self._noam_steps
         # In units of the highest rate, which the optimizer has; the width does not matter then.
         highest = noam_rate(warmup, width=1, warmup_steps=warmup)
+        given: Any = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = LambdaLR(
-            self.optimizer if optimizer is None else optimizer,
+            given,
             lambda done: noam_rate(done + 1, width=1, warmup_steps=warmup) / highest,
         )
         self._created_lr_scheduler = True
@@ -201,11 +200,12 @@ class EcgEncoderTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         totals: dict[str, float] = {}
         for indices, inputs in zip(mine, loader, strict=True):
             with torch.no_grad(), self.compute_loss_context_manager():
-                outputs = self.model(**self._prepare_inputs(inputs))
+                outputs = model(**self._prepare_inputs(inputs))
             for name, value in {"loss": outputs.loss, **_loss_parts(outputs)}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
         sums = torch.tensor(list(totals.values()), dtype=torch.float64, device=self.args.device)
@@ -214,6 +214,18 @@ class EcgEncoderTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _load_best_model(self) -> None:
+        self._load_weights(str(self.state.best_model_checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._load_weights(resume_from_checkpoint)
+
+    def _load_weights(self, folder: str) -> None:
+        # transformers 5.23 saves the layers of a ViT under other names than they have, and its Trainer does not
+        # translate them back: it would go on, or end, with other weights than those saved, with a warning alone.
+        model: Any = self.model
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
 
 
 class _EpochOfTexts(TrainerCallback):
@@ -282,8 +294,9 @@ def pretrain_encoder(
         options: How it is trained.
 
     Returns:
-        `encoder`, `texts`, `ecgs` (of each split `used`, `without_text`, and of training `in_other_splits`), `steps`,
-        `best_step`, `best_loss`, `texts_cut`, `parameters`, `trained_parameters`, `seconds_per_step`.
+        `encoder`, `texts`, `ecgs` (of each split `used`, `without_text`, and of training `in_other_splits`),
+        `texts_cut`, `steps`, `warmup_steps`, `best_step`, `best_loss`, `parameters`, `trained_parameters`,
+        `seconds_per_step` (evaluations and checkpoints among them).
 
     Raises:
         EcgError: options, data and weights that do not go together.
@@ -301,7 +314,7 @@ def pretrain_encoder(
     torch.manual_seed(options.seed)
     parts = start_encoder(encoder, prepared, lambda: _plain_texts(splits["train"]), start)
     trainer = _trainer(prepared, output, parts, splits, options)
-    parts = _with_model(parts, trainer.model)
+    model: Any = trainer.model  # whose batch normalisation may have been exchanged
     counts_of_texts = _texts_cut(parts, splits["train"])
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(output))
@@ -313,10 +326,11 @@ def pretrain_encoder(
         "ecgs": counts,
         **counts_of_texts,
         "steps": steps,
+        "warmup_steps": options.warmup_steps,
         "best_step": trainer.state.best_global_step,
         "best_loss": trainer.state.best_metric,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "trained_parameters": sum(one.numel() for one in trainer.model.parameters() if one.requires_grad),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trained_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "seconds_per_step": trained.metrics["train_runtime"] / max(done_here, 1),
     }
     if trainer.is_world_process_zero():
@@ -340,8 +354,6 @@ def _check_options(options: PretrainOptions) -> None:
         )
     if options.schedule == NOAM and options.warmup_steps < 1:
         raise EcgError(f"got --warmup-steps {options.warmup_steps}, expected at least 1 for Noam")
-    if options.same_text not in ("negative", "positive"):
-        raise EcgError(f"got --same-text {options.same_text!r}, expected negative or positive")
     for name in ("batch_size", "gradient_accumulation", "logging_steps", "eval_steps", "early_stopping_patience"):
         value = getattr(options, name)
         if value is not None and value < (2 if name == "batch_size" else 1):
@@ -363,12 +375,13 @@ def _splits(
     rows = prepared.questions("train") if has_texts else []
     names, kind = LabelNames(rows), (texts or default_text_kind(rows)) if has_texts else None
     del rows
-    splits, counts = {}, {}
+    splits: dict[str, _Split] = {}
+    counts: dict[str, dict[str, int]] = {}
     for name in ("train", "validation"):
         if name not in prepared.splits:
             continue
         told = texts_of_split(prepared, name, kind or "answers", names)
-        asked = [ecg_id for ecg_id in (told.parts if has_texts else told.ecg_ids)]
+        asked = list(told.parts if has_texts else told.ecg_ids)
         used = [ecg_id for ecg_id in asked if name != "train" or ecg_id not in held_out]
         counts[name] = {"used": len(used), "without_text": told.num_without if has_texts else 0}
         if name == "train":
@@ -463,7 +476,6 @@ def _trainer(
             image_processor=parts.image_processor,
             tokenizer=parts.tokenizer,
             max_length=parts.max_text_length,
-            with_groups=options.same_text == "positive",
         ),
         processing_class=parts,
         callbacks=callbacks,
@@ -518,11 +530,6 @@ def _training_arguments(
         label_names=[],
         report_to=options.report_to,
     )
-
-
-def _with_model(parts: EncoderParts, model: Any) -> EncoderParts:
-    """The same with the trainer's model, whose batch normalisation may have been exchanged."""
-    return EncoderParts(model, parts.feature_extractor, parts.image_processor, parts.tokenizer, parts.max_text_length)
 
 
 def _texts_cut(parts: EncoderParts, split: _Split) -> dict[str, int]:
