@@ -276,12 +276,13 @@ class TestCollator:
             collator([row | {"input_ids": [place, 6], "ecg_id": [1, 2]}])
 
 
+@pytest.fixture(scope="module")
+def questions(small_prepared):
+    return [row for row in small_prepared.questions("test") if row["question_type"] == "single-verify"][:8]
+
+
 class TestViews:
     """What the encoder is given, in each of the controls."""
-
-    @pytest.fixture(scope="class")
-    def questions(self, small_prepared):
-        return [row for row in small_prepared.questions("test") if row["question_type"] == "single-verify"][:8]
 
     def test_they_change_what_the_model_sees(self, lively, small_prepared, questions):
         assert isinstance(lively, EncoderLanguageModel)
@@ -463,14 +464,14 @@ class TestSft:
         from peft import LoraConfig, get_peft_model
 
         model = AutoModelForCausalLM.from_pretrained(ecg_llm)
-        config = LoraConfig(target_modules=given, modules_to_save=["lm_head"] if given == ["o_proj"] else None)
+        config = LoraConfig(target_modules=given)
         adapt_lora(config, model.config, train_encoder=False)
         adapted = get_peft_model(model, config)
         found = {name for name, _ in adapted.named_modules() if name.endswith(".lora_A.default")}
         assert {name.split(".")[-3] for name in found} == names
         assert all(".language_model." in name for name in found)
         whole = {name for name, _ in adapted.named_modules() if name.endswith("modules_to_save.default")}
-        assert {name.split(".")[-3] for name in whole} == {"projector", *(["lm_head"] if given == ["o_proj"] else [])}
+        assert {name.split(".")[-3] for name in whole} == {"projector"}
 
 
 @pytest.mark.slow
