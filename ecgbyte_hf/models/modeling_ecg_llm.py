@@ -82,6 +82,14 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
                     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
                     init.zeros_(layer.bias)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as ever; loading makes new parameters, of which those of a frozen encoder are frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.base_model.freeze_encoder(model.config.freeze_encoder)
+        return loaded
+
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Save as ever, with the code of the encoder too, which loads without this package as well."""
         super().save_pretrained(save_directory, *args, **kwargs)

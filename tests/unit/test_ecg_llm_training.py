@@ -364,7 +364,7 @@ class TestViews:
             generate_answers(broken, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         resumed = generate_answers(lively, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         assert resumed.read_bytes() == whole
-        worse = make_prompter(lively, perturb(small_prepared, ["noise=0.5"], seed=0), questions)
+        worse = make_prompter(lively, perturb(PreparedData(small_prepared.folder), ["noise=0.5"], seed=0), questions)
         assert not np.array_equal(
             worse.prompt_for(questions[0]).signals()[0], prompter.prompt_for(questions[0]).signals()[0]
         )
