@@ -33,6 +33,9 @@ class EcgLlmProjector(nn.Module):
     training would take as many times longer to see it.
     """
 
+    feature_mean: torch.Tensor
+    feature_scale: torch.Tensor
+
     def __init__(self, config: EcgLlmConfig) -> None:
         super().__init__()
         self.sizes = config.feature_sizes
@@ -47,7 +50,7 @@ class EcgLlmProjector(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (ECGs, tokens, sum of the sizes) to (ECGs, tokens, width of the language model)."""
         features = (features.float() - self.feature_mean.float()) / self.feature_scale.float()
-        parts = features.to(self.projections[0].weight.dtype).split(self.sizes, dim=-1)
+        parts = features.to(next(self.projections.parameters()).dtype).split(self.sizes, dim=-1)
         states = torch.cat([layer(part) for layer, part in zip(self.projections, parts, strict=True)], dim=-1)
         states = self.fusion(states)
         projected: torch.Tensor = states if self.output is None else self.output(F.relu(states))
@@ -87,7 +90,8 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
         """Load as ever; loading makes new parameters, of which those of a frozen encoder are frozen again."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.base_model.freeze_encoder(model.config.freeze_encoder)
+        base: Any = model.base_model
+        base.freeze_encoder(model.config.freeze_encoder)
         return loaded
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
@@ -383,7 +387,7 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         cap = getattr(self.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
@@ -392,7 +396,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the inputs of the next forward pass; ECGs belong to the prompt, which later passes do not read."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        prepare: Any = super().prepare_inputs_for_generation
+        inputs: dict[str, Any] = prepare(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):
