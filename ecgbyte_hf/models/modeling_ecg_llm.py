@@ -64,8 +64,9 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    # An encoder's input may have numbers up to a thousand, of which bfloat16 keeps 3 digits.
-    _keep_in_fp32_modules_strict = ["encoder"]
+    # An encoder's input may have numbers up to a thousand, of which bfloat16 keeps 3 digits; features may have a mean
+    # that is a thousand times their deviation.
+    _keep_in_fp32_modules_strict = ["encoder", "feature_mean", "feature_scale"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -290,7 +291,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         model.model.language_model = language_model.base_model
         model.model.projector = EcgLlmProjector(config)
         model._init_weights(model.model.projector)
-        model.model.projector.to(language_model.dtype)
+        for parameter in model.model.projector.parameters():  # not its buffers, as in loading
+            parameter.data = parameter.data.to(language_model.dtype)
         model.lm_head = head
         model.tie_weights()
         model.generation_config = language_model.generation_config
@@ -396,8 +398,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the inputs of the next forward pass; ECGs belong to the prompt, which later passes do not read."""
-        prepare: Any = super().prepare_inputs_for_generation
-        inputs: dict[str, Any] = prepare(
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):
