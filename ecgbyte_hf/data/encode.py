@@ -188,12 +188,13 @@ def _check_for_encoder(row_format: str, augmentation: Any) -> None:
     """Refuse what only rows of ECG tokens can be."""
     if row_format in ("shared", "ecg"):
         raise EcgDataError(
-            f"got rows of the format {row_format} for a model with an encoder, which reads an ECG as few tokens of its "
-            "own; choose text, grouped or messages"
+            f"got rows of the format {row_format} for a model with an encoder, which reads an ECG as few tokens of "
+            "its own; choose text, grouped or messages"
         )
     if augmentation is not None:
         raise EcgDataError(
-            "got an augmentation for a model with an encoder, whose rows name signals and do not hold them; leave it out"
+            "got an augmentation for a model with an encoder, whose rows name signals and do not hold them; leave it "
+            "out"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ecgbyte_hf.data.chat import EcgBlock, EcgPrompter, RenderedPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
-from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN
+from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN, part_settings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Placeholders:
     @classmethod
     def of(cls, processor: Any) -> Placeholders:
         """Those of an `EcgLlmProcessor`."""
-        described = json.dumps(processor.to_dict(), sort_keys=True, default=str)
+        parts = [part for part in (processor.feature_extractor, processor.picture) if part is not None]
+        described = json.dumps([processor.num_ecg_tokens, *(part_settings(part.to_dict()) for part in parts)])
         return cls(
             processor.num_ecg_tokens,
             float(processor.feature_extractor.sampling_rate),

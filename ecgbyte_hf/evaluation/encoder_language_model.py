@@ -26,7 +26,7 @@ class EncoderLanguageModel(EcgLanguageModel):
     prompter_class = EncoderPrompter
 
     @cached_property
-    def ecg_tokenizer(self) -> Placeholders:  # type: ignore[override]
+    def ecg_tokenizer(self) -> Placeholders:
         """The placeholders, in place of an ECG tokenizer."""
         return Placeholders.of(self.processor)
 

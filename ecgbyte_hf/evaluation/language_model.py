@@ -203,7 +203,7 @@ class EcgLanguageModel:
         return [new for turn in turns for new in self._generate(turn[0], max_new_tokens, streamer, turn[1])]
 
     def _generate(
-        self, ids: list[list[int]], max_new_tokens: int, streamer: Any, ecgs: Sequence[Any]
+        self, ids: list[list[int]], max_new_tokens: int, streamer: Any, ecgs: Sequence[Any] = ()
     ) -> list[list[int]]:
         """New tokens of each prompt by transformers' own `generate`."""
         import torch

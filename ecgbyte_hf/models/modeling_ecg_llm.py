@@ -33,6 +33,9 @@ class EcgLlmProjector(nn.Module):
     training would take as many times longer to see it.
     """
 
+    feature_mean: torch.Tensor
+    feature_scale: torch.Tensor
+
     def __init__(self, config: EcgLlmConfig) -> None:
         super().__init__()
         self.sizes = config.feature_sizes
@@ -47,7 +50,7 @@ class EcgLlmProjector(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (ECGs, tokens, sum of the sizes) to (ECGs, tokens, width of the language model)."""
         features = (features.float() - self.feature_mean.float()) / self.feature_scale.float()
-        parts = features.to(self.projections[0].weight.dtype).split(self.sizes, dim=-1)
+        parts = features.to(next(self.projections.parameters()).dtype).split(self.sizes, dim=-1)
         states = torch.cat([layer(part) for layer, part in zip(self.projections, parts, strict=True)], dim=-1)
         states = self.fusion(states)
         projected: torch.Tensor = states if self.output is None else self.output(F.relu(states))
@@ -61,8 +64,9 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    # An encoder's input may have numbers up to a thousand, of which bfloat16 keeps 3 digits.
-    _keep_in_fp32_modules_strict = ["encoder"]
+    # An encoder's input may have numbers up to a thousand, of which bfloat16 keeps 3 digits; features may have a mean
+    # that is a thousand times their deviation.
+    _keep_in_fp32_modules_strict = ["encoder", "feature_mean", "feature_scale"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -81,6 +85,15 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
                     # PyTorch's own: states keep their size whatever the widths are.
                     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
                     init.zeros_(layer.bias)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as ever; loading makes new parameters, of which those of a frozen encoder are frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        base: Any = model.base_model
+        base.freeze_encoder(model.config.freeze_encoder)
+        return loaded
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Save as ever, with the code of the encoder too, which loads without this package as well."""
@@ -278,7 +291,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         model.model.language_model = language_model.base_model
         model.model.projector = EcgLlmProjector(config)
         model._init_weights(model.model.projector)
-        model.model.projector.to(language_model.dtype)
+        for parameter in model.model.projector.parameters():  # not its buffers, as in loading
+            parameter.data = parameter.data.to(language_model.dtype)
         model.lm_head = head
         model.tie_weights()
         model.generation_config = language_model.generation_config
@@ -375,7 +389,7 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         cap = getattr(self.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
@@ -384,7 +398,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the inputs of the next forward pass; ECGs belong to the prompt, which later passes do not read."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if is_first_iteration or not kwargs.get("use_cache", True):

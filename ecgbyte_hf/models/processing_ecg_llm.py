@@ -51,7 +51,7 @@ class EcgLlmProcessor(ProcessorMixin):
                 f"Got a tokenizer without {', '.join(missing)}, expected that of a model which `ecgbyte extend-llm "
                 "--encoder` made."
             )
-        self.picture = EcgImageProcessor(**_settings(picture)) if isinstance(picture, Mapping) else picture
+        self.picture = EcgImageProcessor(**part_settings(picture)) if isinstance(picture, Mapping) else picture
         self.num_ecg_tokens = num_ecg_tokens
 
     @classmethod
@@ -60,7 +60,7 @@ class EcgLlmProcessor(ProcessorMixin):
     ) -> list[Any]:
         """Load the parts; the feature extractor by its class, which is beside this one where nothing is registered."""
         subfolder = kwargs.pop("subfolder", "")
-        settings = _settings((processor_dict or {}).get("feature_extractor") or {})
+        settings = part_settings((processor_dict or {}).get("feature_extractor") or {})
         tokenizer = cls._load_tokenizer_from_pretrained(
             "tokenizer", pretrained_model_name_or_path, subfolder=subfolder, **kwargs
         )
@@ -129,7 +129,7 @@ class EcgLlmProcessor(ProcessorMixin):
         return torch.stack(tensors) if len({tensor.shape for tensor in tensors}) == 1 else tensors
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a part, without what transformers notes besides."""
+def part_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a part out of its `to_dict`, without what transformers notes besides."""
     noted = ("auto_map", "processor_class", "feature_extractor_type", "image_processor_type")
     return {name: value for name, value in values.items() if name not in noted}

@@ -167,11 +167,17 @@ def test_an_encoder_can_be_trained_too():
     assert not model.model.encoder.training and not any(p.requires_grad for p in model.model.encoder.parameters())
 
 
-def test_the_encoder_stays_in_float32(tmp_path):
-    make_ecg_llm().save_pretrained(tmp_path)
+def test_the_encoder_and_the_features_stay_in_float32(tmp_path):
+    model = make_ecg_llm()
+    model.model.projector.feature_mean += 1000.123
+    model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.model.encoder.parameters()} == {torch.float32}
     assert loaded.lm_head.weight.dtype == loaded.model.projector.projections[0].weight.dtype == torch.bfloat16
+    assert torch.equal(loaded.model.projector.feature_mean, model.model.projector.feature_mean)
+    half = EcgLlmForConditionalGeneration.from_parts(make_encoder("EcgResNet"), make_language_model().bfloat16())
+    assert half.model.projector.projections[0].weight.dtype == torch.bfloat16
+    assert half.model.projector.feature_mean.dtype == half.model.encoder.dtype == torch.float32
     ids, values = texts(1), ecg_values("EcgResNet", 1)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert loaded.eval()(input_ids=ids, ecg_values=values).logits.dtype == torch.bfloat16

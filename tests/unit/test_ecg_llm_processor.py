@@ -9,7 +9,9 @@ import torch
 from transformers import AutoProcessor
 
 from ecgbyte_hf import EcgByteFeatureExtractor, EcgImageProcessor, EcgLlmProcessor
+from ecgbyte_hf.data.encoder_prompts import Placeholders
 from ecgbyte_hf.models.errors_ecg_byte import EncoderError, LeadError, SignalError
+from ecgbyte_hf.models.processing_ecg_llm import part_settings
 from ecgbyte_hf.training.tiny_llm import _text_tokenizer
 
 LEADS = ["I", "aVF"]
@@ -79,7 +81,8 @@ def test_a_folder_holds_all_of_it(picture, tokenizer, tmp_path):
         assert (tmp_path / name).is_file()
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(loaded) is EcgLlmProcessor and loaded.num_ecg_tokens == 5
-    assert loaded.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
+    assert Placeholders.of(loaded) == Placeholders.of(processor)
+    assert part_settings(loaded.feature_extractor.to_dict()) == part_settings(processor.feature_extractor.to_dict())
     assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
     assert (loaded.picture is None) == (picture is None)
     one = record()

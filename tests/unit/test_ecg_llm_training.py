@@ -20,7 +20,7 @@ from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.data.row_signals import open_row_signals
 from ecgbyte_hf.data.windows import WindowedData
 from ecgbyte_hf.evaluation.encoder_language_model import EncoderLanguageModel
-from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter, read_predictions
+from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
 from ecgbyte_hf.evaluation.perturbations import perturb
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError, EncoderError
@@ -276,12 +276,13 @@ class TestCollator:
             collator([row | {"input_ids": [place, 6], "ecg_id": [1, 2]}])
 
 
+@pytest.fixture(scope="module")
+def questions(small_prepared):
+    return [row for row in small_prepared.questions("test") if row["question_type"] == "single-verify"][:8]
+
+
 class TestViews:
     """What the encoder is given, in each of the controls."""
-
-    @pytest.fixture(scope="class")
-    def questions(self, small_prepared):
-        return [row for row in small_prepared.questions("test") if row["question_type"] == "single-verify"][:8]
 
     def test_they_change_what_the_model_sees(self, lively, small_prepared, questions):
         assert isinstance(lively, EncoderLanguageModel)
@@ -363,7 +364,7 @@ class TestViews:
             generate_answers(broken, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         resumed = generate_answers(lively, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         assert resumed.read_bytes() == whole
-        worse = make_prompter(lively, perturb(small_prepared, ["noise=0.5"], seed=0), questions)
+        worse = make_prompter(lively, perturb(PreparedData(small_prepared.folder), ["noise=0.5"], seed=0), questions)
         assert not np.array_equal(
             worse.prompt_for(questions[0]).signals()[0], prompter.prompt_for(questions[0]).signals()[0]
         )
@@ -434,6 +435,14 @@ class TestSft:
         before, after = (load_file(folder / "model.safetensors") for folder in (ecg_llm, out))
         assert not torch.equal(after["model.encoder.stem.0.weight"], before["model.encoder.stem.0.weight"])
 
+    def test_a_resumed_run_ends_like_a_whole_one(self, train):
+        options = {"use_peft": "true", "lora_target_modules": "q_proj", "lora_dropout": 0.1}
+        options |= {"save_strategy": "steps", "save_steps": 1}
+        whole = train("steps", **options)
+        resumed = train("resumed", resume_from_checkpoint=whole / "checkpoint-1", **options)
+        kept, again = (load_file(folder / "adapter_model.safetensors") for folder in (whole, resumed))
+        assert kept.keys() == again.keys() and all(torch.equal(value, again[name]) for name, value in kept.items())
+
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
@@ -463,38 +472,37 @@ class TestSft:
         from peft import LoraConfig, get_peft_model
 
         model = AutoModelForCausalLM.from_pretrained(ecg_llm)
-        config = LoraConfig(target_modules=given, modules_to_save=["lm_head"] if given == ["o_proj"] else None)
+        config = LoraConfig(target_modules=given)
         adapt_lora(config, model.config, train_encoder=False)
         adapted = get_peft_model(model, config)
         found = {name for name, _ in adapted.named_modules() if name.endswith(".lora_A.default")}
         assert {name.split(".")[-3] for name in found} == names
         assert all(".language_model." in name for name in found)
         whole = {name for name, _ in adapted.named_modules() if name.endswith("modules_to_save.default")}
-        assert {name.split(".")[-3] for name in whole} == {"projector", *(["lm_head"] if given == ["o_proj"] else [])}
+        assert {name.split(".")[-3] for name in whole} == {"projector"}
 
 
 @pytest.mark.slow
 def test_training_finds_an_answer_that_is_in_the_signal_alone(tmp_path):
-    """Whether waves are fast, to a random frozen encoder: right on unseen records, and half right without them."""
-    prepared = fast_or_slow(tmp_path / "prepared", num_records=200)
-    encoder = save_encoder(tmp_path / "encoder")
-    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "text_vocab_size": 300}
-    base = make_tiny_llama(tmp_path / "llama", texts_of(prepared, PROMPT), **sizes)
-    extend_ecg_llm(encoder, str(base), tmp_path / "llm", prompt=PROMPT, standardize_on=prepared)
-    right = {}
-    for trained_on in ("true", "question_only"):
-        prompter = load_prompter(tmp_path / "llm", prepared, view=trained_on)
-        encode_rows(prepared, tmp_path / trained_on, prompter, splits=["train"])
-        given = {"model_name_or_path": tmp_path / "llm", "dataset_name": tmp_path / trained_on}
-        given |= {"output_dir": tmp_path / f"{trained_on}-llm", "max_steps": 60, "per_device_train_batch_size": 16}
-        out = sft.train(words(**given | ON_CPU | {"learning_rate": 5e-3}))
-        model = EcgLanguageModel.load(out, device="cpu")
-        asked = prepared.questions("validation") + prepared.questions("test")
-        views = [trained_on] if trained_on == "question_only" else ["true", "zero_signal", "shuffled"]
-        for view in views:
-            shown = make_prompter(model, prepared, asked, view=view)
-            path = tmp_path / f"{view}.jsonl"
-            generate_answers(model, asked, shown, prepared.template_options(), path, max_new_tokens=3, batch_size=32)
-            right[view] = np.mean([row["prediction"] == row["answer"][0] for row in read_predictions(path)])
-    assert right["true"] > 0.95
-    assert max(right["zero_signal"], right["shuffled"], right["question_only"]) < 0.75
+    """Whether waves are fast, by a random frozen encoder: right on unseen records, and half right without them."""
+    prepared = fast_or_slow(tmp_path / "prepared", num_records=300)
+    data, llm = ["--data", str(prepared.folder)], tmp_path / "llm"
+    given = {"encoder": save_encoder(tmp_path / "encoder"), "tiny-from": prepared.folder, "output": llm}
+    run = [*words(**given, reserve=16), "--max-length", "192", "--tiny-size", "32", "1", "300"]
+    assert cli.main(["extend-llm", *run]) == 0
+    answers = {}
+    for shown in ("true", "question_only"):
+        rows, trained = tmp_path / shown, tmp_path / f"{shown}-llm"
+        assert cli.main(["encode", *data, *words(model=llm, view=shown, output=rows, splits="train")]) == 0
+        options = ON_CPU | {"max_steps": 60, "per_device_train_batch_size": 16, "learning_rate": 5e-3}
+        sft.train(words(model_name_or_path=llm, dataset_name=rows, output_dir=trained, **options))
+        for view in ("question_only",) if shown == "question_only" else ("true", "zero_signal", "shuffled"):
+            answers[view] = tmp_path / f"{view}.jsonl"
+            asked = words(model=trained, split="test", view=view, output=answers[view], device="cpu")
+            assert cli.main(["generate", *data, *asked, "--max-new-tokens", "3"]) == 0
+    controls = [word for name in answers if name != "true" for word in ("--control", f"{name}={answers[name]}")]
+    scored = words(predictions=answers["true"], output=tmp_path / "report.json")
+    assert cli.main(["evaluate", *data, *scored, *controls]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["exact_match"]["overall"] > 0.95
+    assert all(control["overall"] < 0.8 for control in report["controls"].values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from tiny_encoders import CLIP, VIT, make_pretraining_models, resnet_config, seeded
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -91,7 +93,7 @@ def save_encoder(folder: Path, name: str = "EcgResNet", extractor: EcgByteFeatur
 
 
 def fast_or_slow(folder: Path, *, num_records: int = 60, seed: int = 0):
-    """Write a prepared folder whose one question is whether the waves are fast: half the records' are, at random.
+    """Write a prepared folder whose one question is whether the waves are fast: those of every other record are.
 
     Patients, names and everything else say nothing, so that a model without the signal is right half the time.
     """
@@ -100,34 +102,36 @@ def fast_or_slow(folder: Path, *, num_records: int = 60, seed: int = 0):
 
     extractor = EcgByteFeatureExtractor(profile="none", sampling_rate=100, leads=LEADS)
     prepare_synthetic(folder, feature_extractor=extractor, num_records=num_records, seed=seed)
-    _replace_signals(folder, np.random.default_rng(seed))
-    return PreparedData(folder)
-
-
-def _replace_signals(folder: Path, rng: np.random.Generator) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    fast = {}
+    is_fast = _ask_one_question(folder)
+    rng = np.random.default_rng(seed)
     for path in sorted((folder / "records").glob("*.parquet")):
         table = pq.read_table(path)
         rows = table.to_pylist()
         for row in rows:
-            fast[row["ecg_id"]] = bool(rng.integers(2))
-            seconds = np.arange(1000) / 100
-            frequency = 12.0 if fast[row["ecg_id"]] else 2.0
-            wave = np.sin(2 * np.pi * (frequency * seconds + rng.random()))
-            row["signal"] = np.stack([wave, -wave]).astype(np.float32) + rng.normal(0, 0.05, (2, 1000)).astype("f4")
-            row["signal"] = row["signal"].tolist()
+            row["signal"] = _waves(is_fast[row["ecg_id"]], rng)
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    for path in (folder / "questions").glob("*.parquet"):
+    return PreparedData(folder)
+
+
+def _ask_one_question(folder: Path) -> dict[int, bool]:
+    """Leave one question about each record in the folder; returns its answers."""
+    is_fast = {}
+    for path in sorted((folder / "questions").glob("*.parquet")):
         table = pq.read_table(path)
-        kept = {}
+        first = {}
         for row in table.to_pylist():
-            if len(row["ecg_id"]) == 1 and row["question_type"] == "single-verify":
-                kept.setdefault(row["ecg_id"][0], row)
-        rows = [
-            row | {"question": "Is it fast?", "answer": ["yes" if fast[ecg_id] else "no"]}
-            for ecg_id, row in kept.items()
-        ]
+            if row["question_type"] == "single-verify":
+                first.setdefault(row["ecg_id"][0], row)
+        rows = []
+        for place, (ecg_id, row) in enumerate(sorted(first.items())):
+            is_fast[ecg_id] = bool(place % 2)
+            rows.append(row | {"question": "Is it fast?", "answer": ["yes" if place % 2 else "no"]})
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    return is_fast
+
+
+def _waves(is_fast: bool, rng: np.random.Generator) -> list[list[float]]:
+    """Ten seconds of a sine of 12 or 2 Hz with a random phase, upside down in the second lead, in noise."""
+    seconds = np.arange(1000) / 100
+    wave = np.sin(2 * np.pi * ((12.0 if is_fast else 2.0) * seconds + rng.random()))
+    return (np.stack([wave, -wave]) + rng.normal(0, 0.05, (2, 1000))).astype(np.float32).tolist()
