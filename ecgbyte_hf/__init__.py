@@ -22,11 +22,12 @@ _PUBLIC = {
     "EcgError": "ecgbyte_hf.models.errors_ecg_byte",
     "EcgImageProcessor": "ecgbyte_hf.models.image_processing_ecg",
     "EcgLanguageModel": "ecgbyte_hf.evaluation.language_model",
+    "EcgLlmProcessor": "ecgbyte_hf.models.processing_ecg_llm",
     "EcgRecord": "ecgbyte_hf.signal.records",
     "load_dataset": "ecgbyte_hf.data",
     "read_ecg": "ecgbyte_hf.signal.records",
 }
-for _encoder in _auto.ENCODERS:
+for _encoder in (*_auto.ENCODERS, _auto.ECG_LLM):
     _PUBLIC |= _encoder.public_names()
 
 __all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from ecgbyte_hf.models.configuration_ecg_byte import EcgByteConfig as EcgByteConfig
     from ecgbyte_hf.models.configuration_ecg_clip import EcgClipConfig as EcgClipConfig
     from ecgbyte_hf.models.configuration_ecg_clip_vit import EcgClipVitConfig as EcgClipVitConfig
+    from ecgbyte_hf.models.configuration_ecg_llm import EcgLlmConfig as EcgLlmConfig
+    from ecgbyte_hf.models.configuration_ecg_patch import EcgPatchConfig as EcgPatchConfig
     from ecgbyte_hf.models.configuration_ecg_resnet import EcgResNetConfig as EcgResNetConfig
     from ecgbyte_hf.models.configuration_ecg_vit import EcgVitConfig as EcgVitConfig
     from ecgbyte_hf.models.errors_ecg_byte import EcgError as EcgError
@@ -46,6 +49,10 @@ if TYPE_CHECKING:
     from ecgbyte_hf.models.modeling_ecg_clip import EcgClipModel as EcgClipModel
     from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitForPreTraining as EcgClipVitForPreTraining
     from ecgbyte_hf.models.modeling_ecg_clip_vit import EcgClipVitModel as EcgClipVitModel
+    from ecgbyte_hf.models.modeling_ecg_llm import EcgLlmForConditionalGeneration as EcgLlmForConditionalGeneration
+    from ecgbyte_hf.models.modeling_ecg_llm import EcgLlmModel as EcgLlmModel
+    from ecgbyte_hf.models.modeling_ecg_patch import EcgPatchForPreTraining as EcgPatchForPreTraining
+    from ecgbyte_hf.models.modeling_ecg_patch import EcgPatchModel as EcgPatchModel
     from ecgbyte_hf.models.modeling_ecg_resnet import EcgResNetForPreTraining as EcgResNetForPreTraining
     from ecgbyte_hf.models.modeling_ecg_resnet import (
         EcgResNetForSequenceClassification as EcgResNetForSequenceClassification,
@@ -54,6 +61,7 @@ if TYPE_CHECKING:
     from ecgbyte_hf.models.modeling_ecg_vit import EcgVitForPreTraining as EcgVitForPreTraining
     from ecgbyte_hf.models.modeling_ecg_vit import EcgVitModel as EcgVitModel
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor as EcgByteProcessor
+    from ecgbyte_hf.models.processing_ecg_llm import EcgLlmProcessor as EcgLlmProcessor
     from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer as EcgByteTokenizer
     from ecgbyte_hf.models.tokenization_ecg_byte import EcgCalibration as EcgCalibration
     from ecgbyte_hf.signal.records import EcgRecord as EcgRecord

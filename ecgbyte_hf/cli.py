@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__
+from ecgbyte_hf import __version__, cli_encoders, cli_systems
+from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
@@ -120,6 +121,8 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_compare(add)
     _add_seeds(add)
     _add_plot(add)
+    cli_encoders.add_commands(add)
+    cli_systems.add_commands(add)
     return parser, commands
 
 
@@ -876,11 +879,13 @@ def _add_extend_llm(add: Adder) -> None:
     command = add(
         "extend-llm",
         _extend_llm,
-        "Give a language model rows for the ECG tokens; then `trl sft` trains it.",
-        "ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --tokenizer ecg-byte --output llama-ecg",
+        "Give a language model rows for the ECG tokens, or an encoder in front of it; then `ecgbyte sft` trains it.",
+        "ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --tokenizer ecg-byte --output llama-ecg\n"
+        "  ecgbyte extend-llm --model meta-llama/Llama-3.2-1B --encoder encoder --output llama-encoder",
     )
     command.add_argument("--model", default="meta-llama/Llama-3.2-1B", help="any causal language model")
-    command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    command.add_argument("--tokenizer", metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
+    add_encoder_options(command)
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
     command.add_argument("--reserve", type=int, default=64, help="tokens of these kept free for the answer")
@@ -913,8 +918,8 @@ def _add_extend_llm(add: Adder) -> None:
         "--init",
         choices=("waveform", "spread", "mean", "resize"),
         default="waveform",
-        help="new rows: spread like the old ones and near each other where the tokens' waveforms are; spread at "
-        "random; all at the old ones' mean; as transformers resizes (default: %(default)s)",
+        help="new rows of ECG tokens: spread like the old ones and near each other where the tokens' waveforms are; "
+        "spread at random; all at the old ones' mean; as transformers resizes (default: %(default)s)",
     )
     command.add_argument("--seed", type=_seed, default=0, help="of the new rows")
     command.add_argument("--dtype", default="auto", help="dtype of the weights, as in from_pretrained")
@@ -949,7 +954,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
         context=options.context,
         window_seconds=options.window_seconds,
     )
-    processor = _load_processor(options.tokenizer)
+    check_encoder_options(options)
+    processor = None if options.encoder else _load_processor(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model = options.model
         if options.tiny_from:
@@ -959,6 +965,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
             width, layers, words = options.tiny_size
             sizes = {"hidden_size": width, "num_layers": layers, "text_vocab_size": words}
             model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt), **sizes))
+        if options.encoder:
+            return extend_by_encoder(options, model, prompt, _say)
         made = extend_llm(
             model,
             processor,
@@ -984,7 +992,7 @@ def _add_sft(add: Adder) -> None:
         "sft",
         _sft,
         "Train an extended model: `trl sft` with what its command line lacks for ECG tokens.\n"
-        "All options but the last four are TRL's, in their spelling; `trl sft --help` lists them.",
+        "All options but the last six are TRL's, in their spelling; `trl sft --help` lists them.",
         "ecgbyte sft --config scripts/recipes/sft_paper.yaml --model_name_or_path llama-ecg --dataset_name rows "
         "--output_dir sft",
     )

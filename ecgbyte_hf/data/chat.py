@@ -38,12 +38,14 @@ class RenderedPrompt:
         num_tokens: Its tokens, beginning of sequence included.
         seconds: Of ECG that it shows, the shorter of two; `None` without an ECG.
         was_cut: Whether that is less than there is.
+        signals: Reads what it shows, for a model with an encoder; `None` where the text says it all.
     """
 
     text: str
     num_tokens: int
     seconds: float | None = None
     was_cut: bool = False
+    signals: Callable[[], list[np.ndarray]] | None = None
 
 
 @dataclass
@@ -95,8 +97,8 @@ class DividedRow:
 
 
 @dataclass(frozen=True)
-class _EcgBlock:
-    """The ids of each ECG, the seconds kept of the shortest, and whether something was cut."""
+class EcgBlock:
+    """What a prompt shows of its ECGs: their ids, the seconds kept of the shortest, and whether something was cut."""
 
     ids: tuple[np.ndarray, ...]
     seconds: float
@@ -107,7 +109,8 @@ class _EcgBlock:
         """With the start and the end of each ECG."""
         return sum(len(part) + 2 for part in self.ids)
 
-    def shows_the_same_as(self, other: _EcgBlock) -> bool:
+    def shows_the_same_as(self, other: EcgBlock) -> bool:
+        """Whether all ids are alike."""
         return all(np.array_equal(mine, theirs) for mine, theirs in zip(self.ids, other.ids, strict=True))
 
 
@@ -133,6 +136,9 @@ class EcgPrompter:
         EcgDataError: the prompt has a context and there is no `context_of`.
     """
 
+    #: Whether a model needs the signals beside the text.
+    needs_signals = False
+
     def __init__(
         self,
         ecg_tokenizer: Any,
@@ -148,13 +154,13 @@ class EcgPrompter:
             raise ValueError(f"unknown view {view!r}; known: {', '.join(ECG_VIEWS)}")
         if (view == "shuffled") != (substitutes is not None):
             raise ValueError("substitutes, a mapping of ECG numbers, belong to the view 'shuffled' and to no other")
-        _check_ecg_tokens(ecg_tokenizer, lm_tokenizer)
         if prompt.context and context_of is None:
             raise EcgDataError(
                 f"prompts of this model tell {' and '.join(prompt.context)} of the patient; pass them as context_of"
             )
         self.ecg_tokenizer = ecg_tokenizer
         self.lm_tokenizer = lm_tokenizer
+        self._check_tokens()
         self.prompt = prompt
         self.view = view
         self.report = BudgetReport()
@@ -164,7 +170,7 @@ class EcgPrompter:
         self._signal_of = signal_of
         self._context_of = context_of
         self.substitutes = None if substitutes is None else dict(substitutes)
-        self._blocks: dict[tuple[tuple[int, ...], int], _EcgBlock] = {}
+        self._blocks: dict[tuple[tuple[int, ...], int], EcgBlock] = {}
         self._divided_texts: dict[tuple[str, ...], tuple[list[int], list[int], list[int]]] = {}
         self._augmentation: Callable[[int, np.ndarray], np.ndarray] | None = None
 
@@ -422,13 +428,13 @@ class EcgPrompter:
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
-    def _prompt_around(self, row: dict[str, Any], block: _EcgBlock | None, text_tokens: int) -> RenderedPrompt:
+    def _prompt_around(self, row: dict[str, Any], block: EcgBlock | None, text_tokens: int) -> RenderedPrompt:
         text = "".join(self._parts(row, self._ecg_text(block)))
         if block is None:
             return RenderedPrompt(text, text_tokens)
         return RenderedPrompt(text, text_tokens + block.num_tokens, block.seconds, block.was_cut)
 
-    def _ecg_text(self, block: _EcgBlock | None) -> str:
+    def _ecg_text(self, block: EcgBlock | None) -> str:
         return "" if block is None else "".join(self.ecg_tokenizer.ecg_text(part) for part in block.ids)
 
     def _parts(self, row: dict[str, Any], ecg: str) -> list[str]:
@@ -488,7 +494,7 @@ class EcgPrompter:
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']}: {error}") from error
 
-    def _block_for(self, row: dict[str, Any], text_tokens: int) -> _EcgBlock | None:
+    def _block_for(self, row: dict[str, Any], text_tokens: int) -> EcgBlock | None:
         """What a question is shown of its ECGs; `None` in the view that shows none."""
         if self.view == "question_only":
             return None
@@ -497,7 +503,7 @@ class EcgPrompter:
         except BudgetError as error:
             raise BudgetError(f"sample {row['sample_id']} (ECG {row['ecg_id']}): {error}") from error
 
-    def _encoded(self, ecg_ids: tuple[int, ...], budget: int) -> _EcgBlock:
+    def _encoded(self, ecg_ids: tuple[int, ...], budget: int) -> EcgBlock:
         key = (ecg_ids, budget // len(ecg_ids))
         if key not in self._blocks:
             signals = [self._shown(ecg_id) for ecg_id in ecg_ids]
@@ -506,8 +512,20 @@ class EcgPrompter:
             if len(self._blocks) >= _KEPT_BLOCKS:
                 self._blocks.pop(next(iter(self._blocks)))
             small = tuple(part.astype(np.int32) for part in ids)
-            self._blocks[key] = _EcgBlock(small, min(kept) / self.ecg_tokenizer.sampling_rate, was_cut)
+            self._blocks[key] = EcgBlock(small, min(kept) / self.ecg_tokenizer.sampling_rate, was_cut)
         return self._blocks[key]
+
+    def _check_tokens(self) -> None:
+        """An ECG token that the language model does not know would be read as a dozen letters, without any error."""
+        count = self.ecg_tokenizer.num_ecg_tokens
+        known = self.lm_tokenizer.get_vocab()
+        start = str(self.ecg_tokenizer.bos_token)
+        if f"<|ecg_{count - 1}|>" not in known or f"<|ecg_{count}|>" in known or start not in known:
+            theirs = sum(token.startswith("<|ecg_") and token[6:-2].isdigit() for token in known)
+            raise VocabularyError(
+                f"the ECG tokenizer has {count} tokens and the language model knows {theirs} of them; use the ECG "
+                "tokenizer that the model was extended with"
+            )
 
     def _shown(self, ecg_id: int) -> np.ndarray:
         if self.substitutes is not None:
@@ -544,18 +562,6 @@ def _context_of(prepared: PreparedData, context: Sequence[str]) -> Callable[[int
             "set that does, such as ptb_xl, or leave out the context"
         )
     return lambda ecg_id: known.get(ecg_id, {})
-
-
-def _check_ecg_tokens(ecg_tokenizer: Any, lm_tokenizer: Any) -> None:
-    """An ECG token that the language model does not know would be read as a dozen letters, without any error."""
-    count = ecg_tokenizer.num_ecg_tokens
-    known = lm_tokenizer.get_vocab()
-    if f"<|ecg_{count - 1}|>" not in known or f"<|ecg_{count}|>" in known or str(ecg_tokenizer.bos_token) not in known:
-        theirs = sum(token.startswith("<|ecg_") and token[6:-2].isdigit() for token in known)
-        raise VocabularyError(
-            f"the ECG tokenizer has {count} tokens and the language model knows {theirs} of them; use the ECG "
-            "tokenizer that the model was extended with"
-        )
 
 
 def group_by_ecg(

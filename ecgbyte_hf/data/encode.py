@@ -16,6 +16,7 @@ from ecgbyte_hf.data.ecg_chat import conversation_questions
 from ecgbyte_hf.data.encode_ids import refuse_ids
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.questions import rows_hash
+from ecgbyte_hf.data.row_signals import signals_of
 from ecgbyte_hf.data.shared_rows import MAX_ROW_TOKENS, SHARED_SCHEMA, shared_rows
 from ecgbyte_hf.evaluation.scoring import question_options
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -89,6 +90,8 @@ def encode_rows(
     from tqdm.auto import tqdm
 
     row_format = _row_format(row_format, questions_per_row, turns)
+    if prompter.needs_signals:
+        _check_for_encoder(row_format, augmentation)
     output_dir = Path(output_dir)
     refuse_ids(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -128,6 +131,8 @@ def encode_rows(
                 else make(row)
                 for row in asked
             )
+        if prompter.needs_signals and "ecg_id" not in schema.names:
+            schema = schema.append(pa.field("ecg_id", pa.list_(pa.int64())))
         written[split] = output_dir / f".{split}.parquet.partial"
         total = len(asked) if row_format in ("text", "messages") else None
         _write_rows(tqdm(made, total=total, desc=f"rows {split}", unit="row"), written[split], schema)
@@ -136,6 +141,7 @@ def encode_rows(
     report = {
         "splits": counts,
         "view": prompter.view,
+        **({"signals": signals_of(prepared)} if prompter.needs_signals else {}),
         "provenance": provenance(
             "encode",
             {
@@ -176,6 +182,20 @@ def _row_format(row_format: str | None, questions_per_row: int | None, turns: st
     if turns == "all" and chosen in ("grouped", "shared"):
         raise EcgDataError("a row with all turns of a conversation takes no further questions; leave out the grouping")
     return chosen
+
+
+def _check_for_encoder(row_format: str, augmentation: Any) -> None:
+    """Refuse what only rows of ECG tokens can be."""
+    if row_format in ("shared", "ecg"):
+        raise EcgDataError(
+            f"got rows of the format {row_format} for a model with an encoder, which reads an ECG as few tokens of "
+            "its own; choose text, grouped or messages"
+        )
+    if augmentation is not None:
+        raise EcgDataError(
+            "got an augmentation for a model with an encoder, whose rows name signals and do not hold them; leave it "
+            "out"
+        )
 
 
 def _single_row(

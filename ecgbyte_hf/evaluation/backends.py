@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ecgbyte_hf.evaluation.language_model import Completion, EcgLanguageModel, ModelFolder
+from ecgbyte_hf.data.chat import RenderedPrompt
+from ecgbyte_hf.evaluation.language_model import Completion, EcgLanguageModel, ModelFolder, text_of
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 #: Name -> questions at a time. vLLM makes its own batches, and keeps an ECG for as long as its questions follow one
@@ -72,6 +73,8 @@ class VllmLanguageModel(EcgLanguageModel):
                 f"{folder} is an adapter, and vLLM takes none that trains rows of the vocabulary; write a whole model "
                 "with `ecgbyte sft --merge` and give that"
             )
+        if parts.parts.has_encoder:
+            raise EcgDataError(f"{folder} reads ECGs through an encoder, which vllm does not have; use transformers")
         try:
             from vllm import LLM
         except ModuleNotFoundError as error:
@@ -98,7 +101,7 @@ class VllmLanguageModel(EcgLanguageModel):
 
     def complete(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | RenderedPrompt],
         *,
         max_new_tokens: int,
         shared_prefix: bool = False,
@@ -119,7 +122,7 @@ class VllmLanguageModel(EcgLanguageModel):
 
         eos = self.lm_tokenizer.eos_token_id
         sampling = SamplingParams(temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=[eos], detokenize=False)
-        requests = [{"prompt_token_ids": self.prompt_tokenizer.ids(text)} for text in prompts]
+        requests = [{"prompt_token_ids": self.prompt_tokenizer.ids(text_of(prompt))} for prompt in prompts]
         outputs = self.model.generate(requests, sampling, use_tqdm=False)
         completions = []
         for output in outputs:

@@ -91,8 +91,8 @@ def make_prompter(
             not tell what the model's prompts say of a patient.
     """
     prepared.check_processor(language_model.processor)
-    return EcgPrompter.for_prepared(
-        language_model.processor.tokenizer,
+    return language_model.prompter_class.for_prepared(
+        language_model.ecg_tokenizer,
         language_model.lm_tokenizer,
         language_model.prompt,
         prepared,
@@ -200,7 +200,7 @@ def _plan(
         prompt = prompter.prompt_for(row)
         lengths.append(prompt.num_tokens)
         budget.add(prompt, prompt.num_tokens)
-        head = language_model.prompt_tokenizer.head(prompt.text)
+        head = language_model.shared_head(prompt)
         heads.setdefault(hashlib.blake2b(head.encode(), digest_size=16).digest() if head else index, []).append(index)
     is_shared = _shares(language_model, decoding.shared_prefix, any(len(group) > 1 for group in heads.values()))
     # Neighbours of equal length waste no padding; the longest batch comes first, so memory runs out early or never.
@@ -260,7 +260,7 @@ def _answer_batches(
             # The same batches in a resumed run: in half precision an answer can depend on its neighbours' length.
             if not all(index in done for index in batch):
                 completions = language_model.complete(
-                    [prompter.prompt_for(rows[index]).text for index in batch],
+                    [prompter.prompt_for(rows[index]) for index in batch],
                     max_new_tokens=decoding.max_new_tokens,
                     shared_prefix=plan.is_shared,
                     options=[scored[index] for index in batch],

@@ -261,8 +261,8 @@ def auc_difference(questions: VerifyQuestions, first: SystemScores, second: Syst
     value, resampled = first.auc - second.auc, first.resampled_auc - second.resampled_auc
 
     def of(numbers: list[int]) -> dict[str, Any] | None:
-        mean = _mean_over_labels(value[numbers, None])[0]
-        return _with_interval(mean, _mean_over_labels(resampled[numbers]))
+        mean = mean_over_labels(value[numbers, None])[0]
+        return _with_interval(mean, mean_over_labels(resampled[numbers]))
 
     return {
         "overall": of(list(range(len(questions.names)))),
@@ -304,10 +304,10 @@ def macro_auc_of_parts(
     means = np.empty((len(parts), questions.n_resamples))
     for chunk, weights in questions.resamples.weights():
         for number, one in enumerate(curves):
-            means[number, chunk] = _mean_over_labels(_weighted(one, weights))
+            means[number, chunk] = mean_over_labels(_weighted(one, weights))
     found = []
     for value, resampled in zip(values, means, strict=True):
-        entry = _with_interval(float(_mean_over_labels(value[:, None])[0]), resampled)
+        entry = _with_interval(float(mean_over_labels(value[:, None])[0]), resampled)
         found.append(entry and {**entry, "labels": int(np.isfinite(value).sum())})
     return found
 
@@ -438,12 +438,12 @@ def _macro(
 
     A label that lacks a class in a resample is not in the mean of that resample.
     """
-    found = _with_interval(float(_mean_over_labels(auc[numbers, None])[0]), _mean_over_labels(resampled[numbers]))
+    found = _with_interval(float(mean_over_labels(auc[numbers, None])[0]), mean_over_labels(resampled[numbers]))
     left_out = [questions.names[number][1] for number in numbers if math.isnan(auc[number])]
     return {"value": None, "ci95": None, **(found or {}), "labels": len(numbers) - len(left_out), "left_out": left_out}
 
 
-def _mean_over_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_over_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Column means of (labels, ...) without NaN; NaN where a column has nothing else."""
     there = np.isfinite(values)
     return _ratio(np.where(there, values, 0.0).sum(axis=0), there.sum(axis=0))

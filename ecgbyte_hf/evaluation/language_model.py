@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.chat import EcgPrompter, RenderedPrompt
+from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -66,6 +67,8 @@ class EcgLanguageModel:
 
     #: The back end's name in identities and reports.
     backend = "transformers"
+    #: What writes its prompts.
+    prompter_class = EcgPrompter
 
     @classmethod
     def load(
@@ -81,7 +84,7 @@ class EcgLanguageModel:
         Args:
             model_name_or_path: What `trl sft` wrote.
             ecg: The folder with the ECG tokenizer and the prompt; by default `ecg_byte/` in the model's folder, or
-                in that of its adapter's base model.
+                in that of its adapter's base model. Of a model with an encoder: with its processor and the prompt.
             device: Such as `"cuda"`; the best one there is by default.
             dtype: Of the weights in memory; as they were saved by default.
 
@@ -99,12 +102,22 @@ class EcgLanguageModel:
 
             model = PeftModel.from_pretrained(model, parts.folder)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(target).eval(), *parts.load_texts())
+        kind = parts.language_model_class()
+        return (cls if issubclass(cls, kind) else kind)(model.to(target).eval(), *parts.load_texts())
+
+    @property
+    def ecg_tokenizer(self) -> Any:
+        """What a prompter asks about ECGs."""
+        return self.processor.tokenizer
 
     @cached_property
     def prompt_tokenizer(self) -> PromptTokenizer:
         """Text to ids, the ECG of several questions once."""
-        return PromptTokenizer(self.lm_tokenizer, str(self.processor.tokenizer.eos_token))
+        return PromptTokenizer(self.lm_tokenizer, str(self.ecg_tokenizer.eos_token))
+
+    def shared_head(self, prompt: RenderedPrompt) -> str:
+        """What prompts about the same ECG have in common, and can be computed once; empty where there is nothing."""
+        return self.prompt_tokenizer.head(prompt.text)
 
     def shared_prefix_obstacle(self) -> str | None:
         """Why this model cannot compute an ECG once for all its questions; `None` where it can."""
@@ -114,7 +127,7 @@ class EcgLanguageModel:
 
     def complete(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | RenderedPrompt],
         *,
         max_new_tokens: int,
         shared_prefix: bool = False,
@@ -125,7 +138,7 @@ class EcgLanguageModel:
         """Greedy completions of a batch of prompts.
 
         Args:
-            prompts: Texts as `EcgPrompt.render` writes them.
+            prompts: As a prompter writes them, or their texts.
             max_new_tokens: Longest answer.
             shared_prefix: Compute the keys and values of an ECG once for all prompts that begin with it. In float32
                 the answers are those of separate prompts.
@@ -137,17 +150,19 @@ class EcgLanguageModel:
         Raises:
             EcgDataError: `options_only` for a prompt without options.
         """
+        texts = [text_of(prompt) for prompt in prompts]
         wanted = [list(each or ()) for each in options] if options is not None else [[] for _ in prompts]
         if options_only and not all(wanted):
             raise EcgDataError("options_only needs options for every prompt")
-        ids = [self.prompt_tokenizer.ids(text) for text in prompts]
+        ids = [self.prompt_tokenizer.ids(text) for text in texts]
         answers = [[self._option_ids(option) for option in each] for each in wanted]
         limit = 0 if options_only else max_new_tokens
         if shared_prefix:
-            new, scores = self._complete_shared(prompts, ids, answers, limit, streamer)
+            new, scores = self._complete_shared(texts, ids, answers, limit, streamer)
         else:
-            scores = self._score_separately(ids, answers)
-            new = self._generate_in_turns(ids, limit, streamer) if limit else [[] for _ in ids]
+            ecgs = self._ecgs(prompts)
+            scores = self._score_separately(ids, answers, ecgs)
+            new = self._generate_in_turns(ids, limit, streamer, ecgs) if limit else [[] for _ in ids]
         return [
             self._completion(tokens, dict(zip(names, logprobs, strict=True)), options_only)
             for tokens, names, logprobs in zip(new, wanted, scores, strict=True)
@@ -170,12 +185,26 @@ class EcgLanguageModel:
         pad = self.lm_tokenizer.pad_token_id
         return int(self.lm_tokenizer.eos_token_id if pad is None else pad)
 
-    def _generate_in_turns(self, ids: list[list[int]], max_new_tokens: int, streamer: Any) -> list[list[int]]:
-        """New tokens of a batch, or of one prompt after another where they are streamed."""
-        turns = [ids] if streamer is None else [[each] for each in ids]
-        return [new for turn in turns for new in self._generate(turn, max_new_tokens, streamer)]
+    def _ecgs(self, prompts: Sequence[str | RenderedPrompt]) -> list[Any]:
+        """What of each prompt's ECGs is no text; `_ecg_inputs` gives it to the model."""
+        return [None] * len(prompts)
 
-    def _generate(self, ids: list[list[int]], max_new_tokens: int, streamer: Any) -> list[list[int]]:
+    def _ecg_inputs(self, ecgs: Sequence[Any]) -> dict[str, Any]:
+        """Inputs of the model, besides the ids, for a batch of such prompts."""
+        return {}
+
+    def _generate_in_turns(
+        self, ids: list[list[int]], max_new_tokens: int, streamer: Any, ecgs: list[Any]
+    ) -> list[list[int]]:
+        """New tokens of a batch, or of one prompt after another where they are streamed."""
+        step = len(ids) if streamer is None else 1
+        starts = range(0, len(ids), step or 1)
+        turns = [(ids[start : start + step], ecgs[start : start + step]) for start in starts]
+        return [new for turn in turns for new in self._generate(turn[0], max_new_tokens, streamer, turn[1])]
+
+    def _generate(
+        self, ids: list[list[int]], max_new_tokens: int, streamer: Any, ecgs: Sequence[Any] = ()
+    ) -> list[list[int]]:
         """New tokens of each prompt by transformers' own `generate`."""
         import torch
 
@@ -191,15 +220,25 @@ class EcgLanguageModel:
                 eos_token_id=self.lm_tokenizer.eos_token_id,
                 pad_token_id=self._pad_token_id,
                 streamer=streamer,
+                **self._ecg_inputs(ecgs),
                 **_GREEDY,
             )
         new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
         return new
 
-    def _score_separately(self, ids: list[list[int]], answers: list[list[list[int]]]) -> list[list[float]]:
+    def _score_separately(
+        self, ids: list[list[int]], answers: list[list[list[int]]], ecgs: Sequence[Any]
+    ) -> list[list[float]]:
         from ecgbyte_hf.evaluation.option_scores import score_separately
 
-        return score_separately(self.model, ids, answers, pad_token_id=self._pad_token_id, batch_size=len(ids))
+        return score_separately(
+            self.model,
+            ids,
+            answers,
+            pad_token_id=self._pad_token_id,
+            batch_size=len(ids),
+            inputs_of=lambda rows: self._ecg_inputs([ecgs[row] for row in rows]),
+        )
 
     def _complete_shared(
         self,
@@ -252,7 +291,7 @@ class EcgLanguageModel:
         """
         window = self.prompt.window_seconds
         if window:
-            width = round(window * self.processor.tokenizer.sampling_rate)
+            width = round(window * self.ecg_tokenizer.sampling_rate)
             if any(signal.shape[1] > width for signal in signals):
                 logger.warning("the model was trained on windows of %g s: it is shown the first one", window)
             signals = [signal[:, :width] for signal in signals]
@@ -261,8 +300,8 @@ class EcgLanguageModel:
             logger.warning("this model's prompts do not tell all that was given of the patient: the rest is not used")
         if any(facts.get(name) is None for facts in contexts for name in wanted):
             logger.warning("the model was trained with %s of the patient, which is not given", " and ".join(wanted))
-        return EcgPrompter(
-            self.processor.tokenizer,
+        return self.prompter_class(
+            self.ecg_tokenizer,
             self.lm_tokenizer,
             self.prompt,
             signals.__getitem__,
@@ -307,10 +346,10 @@ class EcgLanguageModel:
         ]
         shown = min((prompt.seconds or 0.0 for prompt in prompts if prompt.was_cut), default=None)
         if shown is not None:
-            seconds = signal.shape[1] / self.processor.tokenizer.sampling_rate
+            seconds = signal.shape[1] / self.ecg_tokenizer.sampling_rate
             logger.warning("the model was shown the first %.2f s of %.2f: more do not fit", shown, seconds)
         completions = self.complete(
-            [prompt.text for prompt in prompts],
+            prompts,
             max_new_tokens=max_new_tokens,
             shared_prefix=len(prompts) > 1 and self.shared_prefix_obstacle() is None,
             streamer=streamer,
@@ -318,6 +357,11 @@ class EcgLanguageModel:
         if any(completion.reached_limit for completion in completions):
             logger.warning("the answer was cut off after %d tokens; raise max_new_tokens", max_new_tokens)
         return completions
+
+
+def text_of(prompt: str | RenderedPrompt) -> str:
+    """The text of a prompt."""
+    return prompt if isinstance(prompt, str) else prompt.text
 
 
 @dataclass(frozen=True)
@@ -345,18 +389,28 @@ class ModelFolder:
         base = _adapter_base(folder)
         return cls(folder, base, _ecg_folder(folder, base, ecg))
 
+    @cached_property
+    def parts(self) -> EcgParts:
+        """The ECG's parts, and of which kind they are."""
+        return EcgParts.at(self.ecg_folder)
+
+    def language_model_class(self) -> type[EcgLanguageModel]:
+        """What makes such a model complete prompts."""
+        if not self.parts.has_encoder:
+            return EcgLanguageModel
+        from ecgbyte_hf.evaluation.encoder_language_model import EncoderLanguageModel
+
+        return EncoderLanguageModel
+
     def load_texts(self) -> tuple[Any, Any, EcgPrompt, str]:
         """Everything but the weights: tokenizer, processor, prompt, and the identity of the weights."""
         from transformers import AutoTokenizer
 
-        import ecgbyte_hf.models.auto  # noqa: F401  (registers the ECG classes)
-        from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
-
         has_own = (self.folder / "tokenizer.json").exists()
         return (
             AutoTokenizer.from_pretrained(self.folder if has_own else self.base or self.folder),
-            EcgByteProcessor.from_pretrained(self.ecg_folder),
-            EcgPrompt.load(self.ecg_folder),
+            self.parts.load_processor(),
+            self.parts.load_prompt(),
             _identity(self.folder),
         )
 
@@ -383,7 +437,8 @@ def _adapter_base(folder: Path) -> Path | None:
 
 
 def _ecg_folder(folder: Path, base: Path | None, ecg: str | Path | None) -> Path:
-    candidates = [Path(ecg)] if ecg else [folder / ECG_SUBFOLDER, *([base / ECG_SUBFOLDER] if base else [])]
+    models = [folder, *([base] if base else [])]
+    candidates = [Path(ecg)] if ecg else [place for one in models for place in (one, one / ECG_SUBFOLDER)]
     for candidate in candidates:
         if (candidate / PROMPT_FILE).is_file():
             return candidate

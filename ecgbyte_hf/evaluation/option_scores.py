@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ecgbyte_hf.evaluation.prompt_ids import padded
@@ -15,6 +15,7 @@ def score_separately(
     *,
     pad_token_id: int,
     batch_size: int,
+    inputs_of: Callable[[Sequence[int]], dict[str, Any]] = lambda rows: {},
 ) -> list[list[float]]:
     """Log-probability of each answer as the completion of its prompt, as the sum over its tokens.
 
@@ -24,6 +25,7 @@ def score_separately(
         answers: For each prompt the ids of its answers, with the end-of-sequence token; any number of them.
         pad_token_id: Of the padding, on the right: no position and no token of a prompt sees it.
         batch_size: Sequences of a forward pass.
+        inputs_of: What else the model takes for a batch of prompts, which are given by their numbers.
 
     Returns:
         For each prompt the natural logarithms, in the order of its answers.
@@ -43,7 +45,10 @@ def score_separately(
         first = min(len(prompts[row]) for row, _ in batch) - 1
         columns = torch.arange(first, ids.shape[1], device=ids.device)
         with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=columns).logits
+            others = inputs_of([row for row, _ in batch])
+            logits = model(
+                input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=columns, **others
+            ).logits
         for index, ((row, column), target) in enumerate(zip(batch, targets, strict=True)):
             at = len(prompts[row]) - 1 - first
             scores[row][column] = float(logprobs_of(logits[index, at : at + len(target)], target).sum())

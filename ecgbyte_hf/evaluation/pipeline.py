@@ -70,7 +70,7 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         if not isinstance(model, EcgLanguageModel):
             parts = ModelFolder.find(model.name_or_path, ecg_folder)
             own_tokenizer, *others = parts.load_texts()
-            model = EcgLanguageModel(model.eval(), tokenizer or own_tokenizer, *others)
+            model = parts.language_model_class()(model.eval(), tokenizer or own_tokenizer, *others)
         self.language_model: EcgLanguageModel = model
         super().__init__(model=model.model, tokenizer=model.lm_tokenizer, **kwargs)
 
@@ -186,7 +186,7 @@ class EcgQuestionAnsweringPipeline(Pipeline):
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             made = self.language_model.complete(
-                [prompts[place].text for place in batch],
+                [prompts[place] for place in batch],
                 max_new_tokens=forward_parameters.get("max_new_tokens", _MAX_NEW_TOKENS),
                 shared_prefix=is_shared,
                 streamer=streamer,

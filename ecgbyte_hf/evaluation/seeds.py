@@ -39,8 +39,8 @@ def summarise_seeds(reports: Sequence[str | Path], *, output: str | Path) -> dic
     """
     if len(reports) < 2:
         raise EcgDataError(f"got {len(reports)} report, expected at least two: one seed has no spread")
-    loaded = [_load(path) for path in reports]
-    _check_comparable(loaded, reports)
+    loaded = [load_report(path) for path in reports]
+    check_comparable(loaded, reports)
     summary = {
         "n_seeds": len(loaded),
         "split": loaded[0]["split"],
@@ -105,7 +105,12 @@ def seeds_table(summary: Mapping[str, Any]) -> str:
     return "\n".join([rendered[0], "-" * len(rendered[0]), *rendered[1:]])
 
 
-def _load(path: str | Path) -> Report:
+def load_report(path: str | Path) -> Report:
+    """Read a report of `ecgbyte evaluate`.
+
+    Raises:
+        EcgDataError: it is none.
+    """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -118,10 +123,17 @@ def _load(path: str | Path) -> Report:
     return report
 
 
-def _check_comparable(loaded: Sequence[Report], paths: Sequence[str | Path]) -> None:
+def check_comparable(loaded: Sequence[Report], paths: Sequence[str | Path]) -> None:
+    """Refuse reports that are not of one test, each of another training.
+
+    Raises:
+        EcgDataError: the same run twice, or reports on other data, splits or questions.
+    """
     first = loaded[0]
     for report, path in zip(loaded[1:], paths[1:], strict=True):
-        differing = [name for name, value in _identity(first).items() if _identity(report)[name] != value]
+        differing = [
+            name for name, value in identity_of_test(first).items() if identity_of_test(report)[name] != value
+        ]
         if differing:
             what = ", ".join(differing)
             raise EcgDataError(f"{path} and {paths[0]} differ in {what}; expected one test for all seeds")
@@ -134,7 +146,8 @@ def _check_comparable(loaded: Sequence[Report], paths: Sequence[str | Path]) -> 
         raise EcgDataError(f"got the same run twice among {', '.join(map(str, paths))}, expected one report per seed")
 
 
-def _identity(report: Report) -> dict[str, Any]:
+def identity_of_test(report: Report) -> dict[str, Any]:
+    """What tells the tests of two reports apart, by what it is."""
     return {
         "data (hash)": report["provenance"].get("data_hash"),
         "split": report["split"],

@@ -401,19 +401,21 @@ def _by_resnet1d(
 def _by_bigrams(
     features: _Seen, columns: LabelColumns, known: Mapping[str, _Known], options: BaselineOptions
 ) -> tuple[LogitsOf, dict[str, Any]]:
-    from ecgbyte_hf.evaluation.symbol_bigrams import CHOICES_OF_C, DEFAULT_C, TrainedBigrams, train_bigrams
+    from ecgbyte_hf.evaluation.label_regression import LabelRegressions, fit_label_regressions
+    from ecgbyte_hf.evaluation.symbol_bigrams import CHOICES_OF_C, DEFAULT_C
 
     validation = _judging(known)
 
-    def judge(trained: TrainedBigrams) -> float:
+    def judge(trained: LabelRegressions) -> float:
         if validation is None:
             raise EcgDataError("there is no validation split to judge on")
         return -log_loss(validation.targets, trained.logits(features.of(validation)))
 
     is_choice = options.c is None and validation is not None
-    trained = train_bigrams(
+    trained = fit_label_regressions(
         features.of(known["train"]),
         known["train"].targets,
+        what="bigram counts",
         choices=CHOICES_OF_C if is_choice else (DEFAULT_C if options.c is None else options.c,),
         judge=judge if is_choice else None,
     )

@@ -17,12 +17,14 @@ class Encoder(NamedTuple):
     Attributes:
         prefix: what all class names begin with: `EcgResNet` of `EcgResNetConfig`, `EcgResNetModel`, ...
         stem: what the file names end with: `ecg_resnet` of `configuration_ecg_resnet.py`, `modeling_ecg_resnet.py`.
+        command_name: what commands call it, such as `ecgbyte pretrain-encoder --encoder merl-resnet`.
         classes: rest of the names of the model classes. "Model" is found by `AutoModel`, others by `AutoModel...`.
         takes_images: the input is a picture made by `EcgImageProcessor`; else the signal.
     """
 
     prefix: str
     stem: str
+    command_name: str
     classes: tuple[str, ...] = ("Model", "ForPreTraining")
     takes_images: bool = False
 
@@ -48,11 +50,15 @@ class Encoder(NamedTuple):
 
 #: All encoders. A new one is two files and one line here.
 ENCODERS = (
-    Encoder("EcgResNet", "ecg_resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
-    Encoder("EcgClip", "ecg_clip", takes_images=True),
-    Encoder("EcgVit", "ecg_vit", takes_images=True),
-    Encoder("EcgClipVit", "ecg_clip_vit", takes_images=True),
+    Encoder("EcgResNet", "ecg_resnet", "merl-resnet", ("Model", "ForPreTraining", "ForSequenceClassification")),
+    Encoder("EcgClip", "ecg_clip", "clip", takes_images=True),
+    Encoder("EcgVit", "ecg_vit", "vit", takes_images=True),
+    Encoder("EcgClipVit", "ecg_clip_vit", "clip-vit", takes_images=True),
+    Encoder("EcgPatch", "ecg_patch", "patch-transformer"),
 )
+
+#: An encoder in front of a language model, whose files are named in the same way.
+ECG_LLM = ENCODERS[0]._replace(prefix="EcgLlm", stem="ecg_llm", classes=("Model", "ForConditionalGeneration"))
 
 
 class _LoadedWhenUsed(type):
@@ -69,11 +75,15 @@ class _LoadedWhenUsed(type):
         return getattr(getattr(import_module(cls.__module__), cls.__name__), name)
 
 
+#: Where the class of a model that writes text is found: TRL takes that of a causal language model.
+_AUTO_CLASSES = {"Model": "AutoModel", "ForConditionalGeneration": "AutoModelForCausalLM"}
+
+
 def _register_models(module: Any) -> None:
-    for encoder in ENCODERS:
+    for encoder in (*ENCODERS, ECG_LLM):
         for rest in encoder.classes:
             stand_in = _LoadedWhenUsed(f"{encoder.prefix}{rest}", (), {"__module__": encoder.modeling})
-            auto = getattr(module, "AutoModel" if rest == "Model" else f"AutoModel{rest}")
+            auto = getattr(module, _AUTO_CLASSES.get(rest, f"AutoModel{rest}"))
             auto.register(encoder.config(), stand_in, exist_ok=True)
 
 
@@ -90,7 +100,7 @@ def _register_image_processor(module: Any) -> None:
 def _register_config(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
 
-    for config in (EcgByteConfig, *(encoder.config() for encoder in ENCODERS)):
+    for config in (EcgByteConfig, *(encoder.config() for encoder in (*ENCODERS, ECG_LLM))):
         module.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
@@ -112,8 +122,10 @@ def _register_feature_extractor(module: Any) -> None:
 def _register_processor(module: Any) -> None:
     from .configuration_ecg_byte import EcgByteConfig
     from .processing_ecg_byte import EcgByteProcessor
+    from .processing_ecg_llm import EcgLlmProcessor
 
     module.AutoProcessor.register(EcgByteConfig, EcgByteProcessor, exist_ok=True)
+    module.AutoProcessor.register(ECG_LLM.config(), EcgLlmProcessor, exist_ok=True)
 
 
 REGISTRATIONS: dict[str, Callable[[Any], None]] = {

@@ -64,6 +64,10 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Return the symmetric InfoNCE loss: row i of one belongs to row i of the other, and to no other row.
 
+    Texts that are in a batch several times, such as labels, do no harm: as their embeddings are the same, value and
+    gradient are those of the loss in which every ECG with the text is a positive, in equal shares (UniCL, arXiv
+    2204.03610). Only the lowest value that can be reached is higher: the logarithm of how often the text is there.
+
     It is computed in float32 whatever the mixed precision, since the exponentials of a similarity times 1 / 0.07 are
     compared.
 

@@ -58,7 +58,7 @@ class EcgPreTrainingOutput(ModelOutput):
         reconstruction_loss: of the masked patches.
         ecg_embeds: (batch, size), unit length.
         text_embeds: (batch, size), unit length.
-        reconstruction: (batch, channels, height, width) pixels.
+        reconstruction: of the input, of its shape.
         encoder_output: what the encoder returned.
     """
 

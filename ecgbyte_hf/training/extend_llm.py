@@ -14,6 +14,7 @@ from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_chat_format
+from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
@@ -94,64 +95,134 @@ def extend_llm(
             unknown `init`; or a chat template that is absent or cannot be read.
         EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.tokenization_utils_base import AddedToken
-
     if init not in ROW_INITS:
         raise VocabularyError(f"unknown init {init!r}; known: {', '.join(ROW_INITS)}")
 
-    check_prompt_format(prompt_format, system_prompt)
     output_dir = Path(output_dir)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
-    model = AutoModelForCausalLM.from_pretrained(model_name_or_path, dtype=dtype, **options)
-
-    prompt = prompt or EcgPrompt()
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and prompt.max_length > positions:
-        raise BudgetError(
-            f"{model_name_or_path} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; "
-            "lower max_length"
-        )
-    texts = ecg_token_strings(ecg_processor.tokenizer)
-    known = [text for text in texts if text in tokenizer.get_vocab()]
-    if known:
-        raise VocabularyError(
-            f"{model_name_or_path} already has {len(known)} ECG tokens (first: {known[0]}); start from a model that "
-            "was not extended, or remove them from its tokenizer"
-        )
-    if tokenizer.eos_token_id is None:
-        raise VocabularyError(f"{model_name_or_path} has no end-of-sequence token; its answers could not end")
-    if prompt_format == "chat":
-        prompt = _take_over_chat(tokenizer, model, prompt, system_prompt)
-    num_old = len(tokenizer)
-    # special=False keeps them in decoded text; normalized=False keeps normalisers from rewriting them.
-    num_added = tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
-    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        # Padding with eos would let a trainer mask the real end of an answer.
-        tokenizer.add_special_tokens({"pad_token": "<|ecg_pad|>"})
-    _check_one_id_each(tokenizer, texts)
-    embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.weight.shape[0]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # transformers draws from torch's own generator
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=init == "resize")
-    if init != "resize":
-        init_rows(model, ecg_processor.tokenizer, num_old, len(tokenizer), init=init, seed=seed)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if model.generation_config is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    base = ExtendableModel.load(
+        model_name_or_path,
+        prompt or EcgPrompt(),
+        prompt_format=prompt_format,
+        system_prompt=system_prompt,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    base.add_tokens(ecg_token_strings(ecg_processor.tokenizer), ecg_processor.tokenizer, init=init, seed=seed)
+    model, tokenizer = base.model, base.tokenizer
 
     # The prompt is written last, so that the next command refuses the folder of a killed job.
     (output_dir / ECG_SUBFOLDER / PROMPT_FILE).unlink(missing_ok=True)
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
-    save_ecg_parts(output_dir, ecg_processor, prompt)
-    tied = model.get_output_embeddings() is not None and (
-        model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    )
-    return ExtendedModel(output_dir, num_added, len(tokenizer), tied)
+    save_ecg_parts(output_dir, ecg_processor, base.prompt)
+    return ExtendedModel(output_dir, base.num_added, len(tokenizer), base.is_tied)
+
+
+@dataclass
+class ExtendableModel:
+    """A language model and its tokenizer, on the way to knowing tokens of ECGs.
+
+    Attributes:
+        name: Where they are from.
+        model: The causal language model.
+        tokenizer: Its tokenizer.
+        prompt: The wording; of a chat after `add_tokens`, where it is one.
+        prompt_format: `"plain"` or `"chat"`.
+        system_prompt: In a chat, the system's message.
+        num_added: Tokens added so far, without padding.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    prompt: EcgPrompt
+    prompt_format: str
+    system_prompt: str | None
+    num_added: int = 0
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        prompt: EcgPrompt,
+        *,
+        prompt_format: str,
+        system_prompt: str | None,
+        dtype: str,
+        revision: str | None,
+        trust_remote_code: bool,
+    ) -> ExtendableModel:
+        """Load both; the arguments are those of `extend_llm`.
+
+        Raises:
+            BudgetError: the prompt's `max_length` is more than the model has positions for.
+            EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        check_prompt_format(prompt_format, system_prompt)
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions is not None and prompt.max_length > positions:
+            raise BudgetError(
+                f"{name} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; lower "
+                "max_length"
+            )
+        return cls(name, model, tokenizer, prompt, prompt_format, system_prompt)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output layer is the embedding."""
+        output = self.model.get_output_embeddings()
+        return output is not None and output.weight is self.model.get_input_embeddings().weight
+
+    def add_tokens(self, texts: list[str], ecg_tokenizer: Any, *, init: str, seed: int) -> None:
+        """Give tokenizer and model the ECG's tokens, padding of its own, and a chat's end of answers.
+
+        Args:
+            texts: The tokens.
+            ecg_tokenizer: As of `init_rows`.
+            init: As of `extend_llm`.
+            seed: Of the rows.
+
+        Raises:
+            VocabularyError: the tokenizer splits an ECG token, already had some of them, or has no end of sequence; or
+                a chat template that is absent or cannot be read.
+        """
+        import torch
+        from transformers.tokenization_utils_base import AddedToken
+
+        model, tokenizer = self.model, self.tokenizer
+        known = [text for text in texts if text in tokenizer.get_vocab()]
+        if known:
+            raise VocabularyError(
+                f"{self.name} already has {len(known)} ECG tokens (first: {known[0]}); start from a model that was "
+                "not extended, or remove them from its tokenizer"
+            )
+        if tokenizer.eos_token_id is None:
+            raise VocabularyError(f"{self.name} has no end-of-sequence token; its answers could not end")
+        if self.prompt_format == "chat":
+            self.prompt = _take_over_chat(tokenizer, model, self.prompt, self.system_prompt)
+        num_old = len(tokenizer)
+        # special=False keeps them in decoded text; normalized=False keeps normalisers from rewriting them.
+        self.num_added = tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in texts])
+        if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+            # Padding with eos would let a trainer mask the real end of an answer.
+            tokenizer.add_special_tokens({"pad_token": "<|ecg_pad|>"})
+        _check_one_id_each(tokenizer, texts)
+        embeddings: Any = model.get_input_embeddings()
+        if len(tokenizer) > embeddings.weight.shape[0]:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)  # transformers draws from torch's own generator
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=init == "resize")
+        if init != "resize":
+            init_rows(model, ecg_tokenizer, num_old, len(tokenizer), init=init, seed=seed)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        if model.generation_config is not None:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def init_rows(model: Any, ecg_tokenizer: Any, num_old: int, num_all: int, *, init: str, seed: int) -> None:
@@ -170,7 +241,7 @@ def init_rows(model: Any, ecg_tokenizer: Any, num_old: int, num_all: int, *, ini
 
     Args:
         model: A causal language model, already resized.
-        ecg_tokenizer: The `EcgByteTokenizer` whose tokens were added.
+        ecg_tokenizer: The `EcgByteTokenizer` whose tokens were added; only `"waveform"` asks for it.
         num_old: Rows that were there before.
         num_all: Rows with the new ones. Models may have more: padding rows stay as they are.
         init: `"spread"`, `"waveform"` or `"mean"`.
@@ -214,15 +285,8 @@ def _waveform_rows(ecg_tokenizer: Any, old: Any, generator: Any) -> Any:
 
 
 def save_ecg_parts(folder: str | Path, ecg_processor: Any, prompt: EcgPrompt) -> Path:
-    """Write the ECG tokenizer, the feature extractor and the prompt into `folder/ecg_byte`.
-
-    A subfolder, because a root config.json of model types such as qwen2 makes AutoTokenizer ignore
-    `tokenizer_class`, and because trainers load the root's processor.
-    """
-    subfolder = Path(folder) / ECG_SUBFOLDER
-    ecg_processor.save_pretrained(subfolder)
-    prompt.save(subfolder)
-    return subfolder
+    """Write the ECG tokenizer, the feature extractor and the prompt into `folder/ecg_byte`; see `save_parts`."""
+    return save_parts(folder, ecg_processor, prompt)
 
 
 def load_prompter(
@@ -241,21 +305,19 @@ def load_prompter(
     """
     from transformers import AutoTokenizer
 
-    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
-
-    subfolder = Path(model_dir) / ECG_SUBFOLDER
-    prompt = EcgPrompt.load(subfolder).settle(window_seconds=prepared.window_seconds, context=context)
-    processor = EcgByteProcessor.from_pretrained(subfolder)
+    parts = EcgParts.find(model_dir)
+    prompt = parts.load_prompt().settle(window_seconds=prepared.window_seconds, context=context)
+    processor = parts.load_processor()
     prepared.check_processor(processor)
     lm_tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    return EcgPrompter.for_prepared(processor.tokenizer, lm_tokenizer, prompt, prepared, view=view)
+    return parts.prompter_class.for_prepared(parts.ecg_tokenizer(processor), lm_tokenizer, prompt, prepared, view=view)
 
 
 def keep_settings(model_dir: str | Path, prompt: EcgPrompt) -> None:
     """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them."""
-    subfolder = Path(model_dir) / ECG_SUBFOLDER
-    if EcgPrompt.load(subfolder) != prompt:
-        prompt.save(subfolder)
+    folder = EcgParts.find(model_dir).folder
+    if EcgPrompt.load(folder) != prompt:
+        prompt.save(folder)
 
 
 def _take_over_chat(tokenizer: Any, model: Any, prompt: EcgPrompt, system_prompt: str | None) -> EcgPrompt:

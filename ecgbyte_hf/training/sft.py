@@ -37,6 +37,14 @@ class EcgArguments:
         default=False,
         metadata={"help": "put the shared-prefix rows of a batch into one sequence, for flex_attention"},
     )
+    train_encoder: bool = field(
+        default=False,
+        metadata={"help": "of a model with an encoder: train that too (default: frozen, as in the paper)"},
+    )
+    ecg_data: str | None = field(
+        default=None,
+        metadata={"help": "of a model with an encoder: the prepared folder, if it is not where it was"},
+    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ def ecg_parts(model_name_or_path: str, *, revision: str | None = None) -> Path:
         EcgFileError: no such folder, and no name on the Hub.
         OSError: what the Hub answers about a model that it does not have or give.
     """
+    from ecgbyte_hf.data.ecg_parts import EcgParts
     from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 
     folder = Path(model_name_or_path)
@@ -139,8 +148,10 @@ def ecg_parts(model_name_or_path: str, *, revision: str | None = None) -> Path:
             )
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(model_name_or_path, revision=revision, allow_patterns=f"{ECG_SUBFOLDER}/*"))
-    return folder / ECG_SUBFOLDER
+        # Of a model with an encoder, processor and tokenizer are files of the root.
+        wanted = [f"{ECG_SUBFOLDER}/*", "*.json", "*.jinja", "tokenizer.model"]
+        folder = Path(snapshot_download(model_name_or_path, revision=revision, allow_patterns=wanted))
+    return EcgParts.find(folder).folder
 
 
 def merge_adapter(base: str, adapter: Path, output_dir: Path, **load_options: Any) -> Path:
@@ -167,17 +178,18 @@ def _train(options: _Options, parts: Path) -> Path:
     from transformers import EarlyStoppingCallback
     from trl import get_peft_config, get_quantization_config
 
-    from ecgbyte_hf.data.prompts import EcgPrompt
-    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
-    from ecgbyte_hf.training import shared_prefix
-    from ecgbyte_hf.training.extend_llm import save_ecg_parts
+    from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+    from ecgbyte_hf.training import encoder_sft, shared_prefix
     from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
     from ecgbyte_hf.training.trl_on_cpu import labelled_positions_only
 
     script, training, model, ecg = options.script, options.training, options.model, options.ecg
-    prompt = EcgPrompt.load(parts)
+    ecg_parts_of_model = EcgParts.at(parts)
+    has_encoder = ecg_parts_of_model.has_encoder
+    prompt = ecg_parts_of_model.load_prompt()
     _check_length(training.max_length, prompt)
-    processor = EcgByteProcessor.from_pretrained(parts)
+    _check_encoder_options(ecg, has_encoder)
+    processor = ecg_parts_of_model.load_processor()
     load_options = {
         "revision": model.model_revision,
         "trust_remote_code": training.trust_remote_code,
@@ -188,6 +200,11 @@ def _train(options: _Options, parts: Path) -> Path:
     training.model_init_kwargs = load_options
     _check_distribution(options)
     peft_config: Any = get_peft_config(model)
+    if has_encoder:
+        encoder_sft.check_training(training, script.dataset_name)
+        load_options["freeze_encoder"] = not ecg.train_encoder
+        if peft_config is not None:
+            encoder_sft.adapt_lora(peft_config, _config_of(model), train_encoder=ecg.train_encoder)
     if ecg.train_ecg_rows:
         peft_config.trainable_token_indices = _ecg_token_ids(model.model_name_or_path, processor, model.model_revision)
     checkpoint = _checkpoint(training)
@@ -198,6 +215,14 @@ def _train(options: _Options, parts: Path) -> Path:
     if shared_prefix.has_shared_rows(train_rows) or shared_prefix.has_shared_rows(eval_rows):
         train_rows, eval_rows = (shared_prefix.rows_for_trl(training, part) for part in (train_rows, eval_rows))
         collator = _shared_prefix_collator(options)
+    elif has_encoder:
+        collator = encoder_sft.make_collator(
+            processor,
+            script.dataset_name,
+            train_rows,
+            ecg.ecg_data,
+            pad_to_multiple_of=training.pad_to_multiple_of,
+        )
     elif ecg.pack_shared_rows:
         raise EcgError("--pack_shared_rows needs rows of `ecgbyte encode --row-format shared`; for others --packing")
     trainer: Any = _make_trainer(
@@ -206,6 +231,8 @@ def _train(options: _Options, parts: Path) -> Path:
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         data_collator=collator,
+        # By its name TRL would take the processor, which makes it look for pictures in the rows.
+        processing_class=processor.tokenizer if has_encoder else None,
         quantization_config=get_quantization_config(model),
         peft_config=peft_config,
         callbacks=[EarlyStoppingCallback(ecg.early_stopping_patience)] if ecg.early_stopping_patience else None,
@@ -214,7 +241,7 @@ def _train(options: _Options, parts: Path) -> Path:
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
         output_layer.bias = None
-    if collator is not None:
+    if collator is not None and not has_encoder:
         shared_prefix.prepare_trainer(trainer)
     output_dir = Path(training.output_dir)
     if trainer.is_world_process_zero():
@@ -223,7 +250,7 @@ def _train(options: _Options, parts: Path) -> Path:
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
-        save_ecg_parts(output_dir, processor, prompt)
+        save_parts(output_dir, processor, prompt)
         if ecg.merge:
             if trainer.is_deepspeed_enabled:
                 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -231,9 +258,15 @@ def _train(options: _Options, parts: Path) -> Path:
                 # With ZeRO-3, from_pretrained would share the base out to all processes, which are not here.
                 unset_hf_deepspeed_config()
             merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
-            save_ecg_parts(merged, processor, prompt)
+            save_parts(merged, processor, prompt)
         # Last: who finds it knows that all is there.
-        write_training_log(output_dir, trainer.state.log_history, _arguments(options), data=script.dataset_name)
+        write_training_log(
+            output_dir,
+            trainer.state.log_history,
+            _arguments(options),
+            data=script.dataset_name,
+            model=trainer.model,
+        )
     trainer.accelerator.wait_for_everyone()
     if training.push_to_hub:
         trainer.push_to_hub(dataset_name=script.dataset_name)
@@ -358,11 +391,31 @@ def _check_length(max_length: int | None, prompt: Any) -> None:
         )
 
 
+def _check_encoder_options(ecg: EcgArguments, has_encoder: bool) -> None:
+    if has_encoder and ecg.pack_shared_rows:
+        raise EcgError("--pack_shared_rows is for rows of ECG tokens, and this model has an encoder: leave it out")
+    if not has_encoder and (ecg.train_encoder or ecg.ecg_data):
+        raise EcgError(
+            "--train_encoder and --ecg_data are for a model of `ecgbyte extend-llm --encoder`, and this one reads ECG "
+            "tokens: leave them out"
+        )
+
+
+def _config_of(model: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+
+
 def _ecg_token_ids(model_name_or_path: str, processor: Any, revision: str | None) -> list[int]:
     from transformers import AutoTokenizer
 
+    from ecgbyte_hf.models.processing_ecg_llm import EcgLlmProcessor
+    from ecgbyte_hf.training.encoder_sft import block_token_ids
     from ecgbyte_hf.training.extend_llm import ecg_token_strings
 
+    if isinstance(processor, EcgLlmProcessor):
+        return block_token_ids(processor.tokenizer)
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=revision)
     ids: Any = tokenizer.convert_tokens_to_ids(ecg_token_strings(processor.tokenizer))
     return list(ids)

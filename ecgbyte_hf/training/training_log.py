@@ -21,7 +21,12 @@ History = Sequence[dict[str, Any]]
 
 
 def write_training_log(
-    folder: str | Path, history: History, arguments: dict[str, Any], *, data: str | Path | None = None
+    folder: str | Path,
+    history: History,
+    arguments: dict[str, Any],
+    *,
+    data: str | Path | None = None,
+    model: Any = None,
 ) -> Path:
     """Write the trainer's log as JSON, and the curve of its losses where matplotlib is installed.
 
@@ -30,6 +35,7 @@ def write_training_log(
         history: The trainer's `state.log_history`, from the first step on, before a break too.
         arguments: Options of the training.
         data: Folder of the rows; the hash of its data is noted.
+        model: The trained model; how many parameters it has is noted.
 
     Returns:
         The JSON file.
@@ -38,10 +44,22 @@ def write_training_log(
     if data is not None and (encoded := read_object(Path(data) / "encode.json")):
         hashes = encoded.get("provenance", {}).get("data_hash")
     block = provenance("sft", arguments, data_hash=hashes)
-    path = write_json(Path(folder) / LOG_FILE, {"history": list(history), "provenance": block})
+    content = {"history": list(history), "provenance": block}
+    if model is not None:
+        content["parameters"] = count_parameters(model)
+    path = write_json(Path(folder) / LOG_FILE, content)
     if losses(history, "loss"):
         _draw(history, Path(folder) / FIGURE_FILE)
     return path
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """How many numbers of a model training can change (`trainable`), and how many there are (`all`).
+
+    Weights that two layers share count once.
+    """
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"trainable": sum(size for size, trained in sizes if trained), "all": sum(size for size, _ in sizes)}
 
 
 def losses(history: History, name: str) -> list[tuple[int, float]]:

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_ecg_llm import save_encoder
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.encode import encode_rows
+from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.training import sft
+from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm
 from ecgbyte_hf.training.extend_llm import load_prompter
+from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
 
 # TRL and PEFT use the old name, whatever is set; the new one is not known to all versions that setup.py allows.
 pytestmark = [
@@ -102,6 +106,29 @@ def test_two_processes_are_one_with_twice_the_batch(small_llm, rows, tmp_path, m
     checkpoint = two / "checkpoint-1"
     sft.train(words(**given, output_dir=resumed, per_device_train_batch_size=4, resume_from_checkpoint=checkpoint))
     assert_same(one, resumed)
+
+
+def test_so_are_they_of_a_model_with_an_encoder(small_prepared, tmp_path, monkeypatch):
+    """Which trains the projector whole, and reads the signals of each process' own rows."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    prompt = EcgPrompt(max_length=192, reserve=16)
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "text_vocab_size": 320}
+    base = make_tiny_llama(tmp_path / "llama", texts_of(small_prepared, prompt), **sizes)
+    encoder = save_encoder(tmp_path / "encoder")
+    llm = extend_ecg_llm(encoder, str(base), tmp_path / "llm", prompt=prompt, standardize_on=small_prepared).folder
+    prompter = load_prompter(llm, small_prepared)
+    types = ["single-verify", "single-query"]
+    encode_rows(small_prepared, tmp_path / "rows", prompter, splits=["train", "validation"], question_types=types)
+    given = OPTIONS | {"model_name_or_path": llm, "dataset_name": tmp_path / "rows", "use_cpu": "true"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    sft.train(words(**given, output_dir=one, per_device_train_batch_size=4))
+    launched = given | {"accelerate_config": CONFIGURATIONS / "ddp_cpu.yaml", "main_process_port": 0}
+    assert cli.main(["sft", *words(**launched, output_dir=two, per_device_train_batch_size=2)]) == 0
+    assert_same(one, two)
+    before, after = (load_file(folder / "model.safetensors") for folder in (llm, two / "merged"))
+    assert not torch.equal(
+        before["model.projector.projections.0.weight"], after["model.projector.projections.0.weight"]
+    )
 
 
 def fsdp(folder, given, *, timeout=300):

@@ -98,6 +98,7 @@ for folder in map(Path, sys.argv[1:]):
             torch.equal(output.last_hidden_state, kept["sequence"]),
             torch.equal(whole(**inputs).loss, kept["loss"]),
         ]
+folder = next(path for path in map(Path, sys.argv[1:]) if path.name == "EcgClipVit")
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
 same["processor"] = [type(processor).__name__, processor.mode]
 assert "ecgbyte_hf" not in sys.modules
@@ -108,7 +109,7 @@ print(json.dumps(same))
 @pytest.mark.slow
 def test_code_in_the_folder_works_without_the_package(folders, tmp_path):
     """The venv of the tests may have the package installed: then its finder is what must be kept away."""
-    ecgbyte_hf.EcgImageProcessor("reference").save_pretrained(folders[NAMES[-1]])
+    ecgbyte_hf.EcgImageProcessor("reference").save_pretrained(folders["EcgClipVit"])
     code = WITHOUT_THE_PACKAGE
     if _installed():
         code = "import sys\nsys.modules['ecgbyte_hf'] = None\n" + code.replace(
@@ -187,7 +188,7 @@ def test_every_trained_weight_has_a_gradient(name):
     assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", ["EcgClip", "EcgVit", "EcgClipVit"])
+@pytest.mark.parametrize("name", ["EcgClip", "EcgVit", "EcgClipVit", "EcgPatch"])
 def test_gradient_checkpointing_changes_nothing(name):
     model, inputs = make_pretraining_models()[name], make_inputs(name)
     gradients = []

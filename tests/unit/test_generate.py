@@ -210,7 +210,7 @@ class TestAnswers:
         real = EcgLanguageModel.complete
 
         def watched(self, prompts, **kwargs):
-            lengths.extend(len(self.lm_tokenizer(text)["input_ids"]) for text in prompts)
+            lengths.extend(len(self.lm_tokenizer(prompt.text)["input_ids"]) for prompt in prompts)
             return real(self, prompts, **kwargs)
 
         monkeypatch.setattr(EcgLanguageModel, "complete", watched)

@@ -293,6 +293,150 @@ def test_every_command_about_labels_is_one(tmp_path):
     assert again.returncode == 2 and b"runs holds a run with other settings" in again.stderr
 
 
+#: Takes all command lines and makes nothing but the logs of trainings; a rate of 1e-3 has the lowest loss.
+RECORDER = """#!/usr/bin/env bash
+printf '%s\\0' "$@" >>"{folder}/given"
+echo >>"{folder}/given"
+[[ $1 == sft ]] || exit 0
+shift
+while [[ $1 != --output_dir ]]; do shift; done
+mkdir -p "$2"
+loss=2
+[[ $2 != *1e-3* ]] || loss=1
+echo '{{"history": [{{"eval_loss": '"$loss"'}}]}}' >"$2/training_log.json"
+"""
+
+
+class Recorder:
+    """A stand-in of `ecgbyte` on the PATH; what it was given is read by each command's own parser."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "ecgbyte").write_text(RECORDER.format(folder=folder))
+        (folder / "ecgbyte").chmod(0o755)
+
+    def run(self, script, variables):
+        """The finished process."""
+        environment = {**os.environ, **variables, "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        command = ["bash", str(FOLDER / script)]
+        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
+
+    def commands(self):
+        """All command lines, after their options were read."""
+        given = [line.split("\0")[:-1] for line in (self.folder / "given").read_text().splitlines()]
+        parser, _ = cli.build_parser()
+        for words in given:
+            if words[0] == "sft":
+                _, from_file, from_line = sft.parse_options([*words[1:], *CPU])
+                assert not from_file and not from_line
+            else:
+                parser.parse_args(words)
+        return given
+
+
+def of(words, option):
+    """The value that a command line gives an option."""
+    return words[words.index(option) + 1]
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    return Recorder(tmp_path)
+
+
+class TestSystems:
+    ENCODERS = ("clip", "vit", "clip-vit", "merl-resnet", "patch-transformer")
+
+    def test_every_command_is_one_and_every_system_has_the_same_budget(self, recorder):
+        ended = recorder.run("compare_systems.sh", {"OUTPUT": "runs"})
+        assert ended.returncode == 0, ended.stderr
+        given = recorder.commands()
+        every = ("ecg-byte", *self.ENCODERS)
+        by_name = {name: [words for words in given if words[0] == name] for name in {words[0] for words in given}}
+        assert len(by_name["prepare"]) == len(by_name["train-tokenizer"]) == len(by_name["systems"]) == 1
+        pretrained = [(of(words, "--encoder"), of(words, "--seed")) for words in by_name["pretrain-encoder"]]
+        assert pretrained == [(name, seed) for name in self.ENCODERS for seed in "012"]
+        same = ("--max-steps", "--batch-size", "--learning-rate", "--tiny-size")
+        assert len({tuple(of(words, option) for option in same) for words in by_name["pretrain-encoder"]}) == 1
+
+        # Three rates with the first seed, the best one with two more; and without ECGs once for all encoders.
+        trained = by_name["sft"]
+        assert len(trained) == len(every) * 5 + 2 * 3
+        shared = ("--max_steps", "--per_device_train_batch_size", "--max_length", "--warmup_steps")
+        assert len({tuple(of(words, option) for option in shared) for words in trained}) == 1
+        for name in every:
+            mine = [words for words in trained if of(words, "--dataset_name") == f"runs/{name}/rows"]
+            rates = [(of(words, "--learning_rate"), of(words, "--seed")) for words in mine]
+            assert rates == [("5e-4", "0"), ("1e-3", "0"), ("2e-3", "0"), ("1e-3", "1"), ("1e-3", "2")]
+            bases = {of(words, "--model_name_or_path") for words in mine}
+            assert bases == {f"runs/{name}/seed-{seed}/base" for seed in "012"}
+        controls = [of(words, "--dataset_name") for words in trained if "question-only" in of(words, "--output_dir")]
+        assert controls == ["runs/ecg-byte/question-only/rows"] * 3 + ["runs/clip/question-only/rows"] * 3
+        assert all(of(words, "--dataset_test_split") == "validation" for words in trained)
+
+        asked = [(of(words, "--view"), of(words, "--model")) for words in by_name["generate"]]
+        assert len(asked) == 3 * 3 * len(every) + 2 and all(of(w, "--split") == "test" for w in by_name["generate"])
+        first, second = (f"runs/vit/{model}" for model in ("tuning/rate-1e-3", "seed-1/model"))
+        for model in (first, second):
+            assert [view for view, of_model in asked if of_model == model] == ["true", "shuffled", "zero_signal"]
+        (question_only,) = [
+            of(words, "--output")
+            for words in by_name["generate"]
+            if of(words, "--model").startswith("runs/clip/question-only")
+        ]
+
+        for words in by_name["evaluate"]:
+            system = of(words, "--predictions").split("/")[1]
+            files = [words[place + 1] for place, word in enumerate(words) if word == "--control"]
+            assert {file.partition("=")[0] for file in files} == {"shuffled", "zero_signal", "question_only"}
+            without = "runs/ecg-byte/question-only/answers.jsonl" if system == "ecg-byte" else question_only
+            assert f"question_only={without}" in files
+        (table,) = by_name["systems"]
+        assert [table.count(f"--{kind}") for kind in ("report", "training", "tried", "pretraining")] == [
+            18,
+            18,
+            18,
+            15,
+        ]
+        assert "vit=runs/vit/tuning/rate-1e-3/training_log.json" in table
+        assert table.index("ecg-byte=runs/ecg-byte/seed-0/report.json") < table.index(
+            "clip=runs/clip/seed-0/report.json"
+        )
+
+    def test_some_systems_of_a_prepared_folder(self, recorder):
+        variables = {
+            "OUTPUT": "runs",
+            "DATA": "prepared",
+            "SYSTEMS": "merl-resnet",
+            "SEEDS": "7",
+            "WINDOW": "--window-seconds 2",
+        }
+        variables |= {"BASE_MODEL": "some/llama", "LEARNING_RATES": "3e-4", "PRETRAIN_WEIGHTS": "--depth 18"}
+        assert recorder.run("compare_systems.sh", variables).returncode == 0
+        given = recorder.commands()
+        names = [words[0] for words in given]
+        train = ["encode", "sft"]
+        assert names == [
+            "pretrain-encoder",
+            "extend-llm",
+            *train,
+            "generate",
+            *train,
+            *["generate"] * 3,
+            "evaluate",
+            "systems",
+        ]
+        assert all(of(words, "--data") == "prepared" for words in given if "--data" in words)
+        assert all("--window-seconds 2" in " ".join(words) for words in given if "--data" in words)
+        assert of(given[0], "--depth") == "18" and of(given[1], "--model") == "some/llama"
+
+        # Again: what is trained stays. Other settings are refused.
+        assert recorder.run("compare_systems.sh", variables).returncode == 0
+        assert "sft" not in [words[0] for words in recorder.commands()[len(given) :]]
+        again = recorder.run("compare_systems.sh", variables | {"STEPS": "7"})
+        assert again.returncode == 2 and "runs holds a run with other settings" in again.stderr
+
+
 def test_sets_that_divide_the_same_patients_otherwise_are_no_pair(tmp_path):
     variables = {"DATA_SET": "ptb_xl", "TEST_ON": "ecg_qa_ptbxl", "OUTPUT": "runs", "PTB_XL_DIR": "ptb-xl"}
     script = ["bash", str(FOLDER / "paper.sh")]

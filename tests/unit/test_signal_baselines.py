@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ecgbyte_hf.data.windows import WindowedData
 from ecgbyte_hf.evaluation import signal_baselines
 from ecgbyte_hf.evaluation.evaluate import evaluate_predictions
 from ecgbyte_hf.evaluation.generate import read_predictions, report_path
+from ecgbyte_hf.evaluation.label_regression import fit_label_regressions
 from ecgbyte_hf.evaluation.resnet1d import Resnet1d, train_resnet1d
 from ecgbyte_hf.evaluation.scoring import score_rows
 from ecgbyte_hf.evaluation.signal_baselines import (
@@ -24,12 +26,13 @@ from ecgbyte_hf.evaluation.signal_baselines import (
     macro_auc,
     worse_path,
 )
-from ecgbyte_hf.evaluation.symbol_bigrams import bigram_counts, bigram_features, train_bigrams
+from ecgbyte_hf.evaluation.symbol_bigrams import DEFAULT_C, bigram_counts, bigram_features
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
+fit = partial(fit_label_regressions, what="bigram counts")
 SPLITS = {"train": range(1, 121), "validation": range(121, 151), "test": range(151, 201)}
 
 
@@ -430,24 +433,24 @@ class TestBigrams:
         features = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
         targets = np.zeros((30, 2), np.float32)
         targets[:20, 1] = np.nan
-        logits = train_bigrams(features, targets).logits(features)
+        logits = fit(features, targets, choices=[DEFAULT_C]).logits(features)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), [[1 / 32, 1 / 12]] * 30)
 
     def test_the_best_c_is_kept(self):
         features = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
         targets = (features[:, :1] > 0).astype(np.float32)
         scores = {0.01: 0.3, 0.1: 0.8, 1.0: 0.5}
-        trained = train_bigrams(features, targets, choices=[*scores, 10.0], judge=lambda one: scores[one.c])
+        trained = fit(features, targets, choices=[*scores, 10.0], judge=lambda one: scores[one.c])
         assert trained.c == 0.1 and trained.scores == scores  # 10 was not tried any more
-        alone = train_bigrams(features, targets, choices=[0.1])
+        alone = fit(features, targets, choices=[0.1])
         np.testing.assert_array_equal(trained.logits(features), alone.logits(features))
         for choices in ([], [0.0], [0.1, 1.0]):
             with pytest.raises(EcgDataError, match="expected one above 0, or several and a validation split"):
-                train_bigrams(features, targets, choices=choices)
+                fit(features, targets, choices=choices)
 
     def test_the_same_counts_everywhere(self):
         with pytest.raises(EcgDataError, match="bigram counts of all 5 records are the same"):
-            train_bigrams(np.ones((5, 3), np.float32), np.ones((5, 1), np.float32))
+            fit(np.ones((5, 3), np.float32), np.ones((5, 1), np.float32), choices=[DEFAULT_C])
 
 
 class TestCommand:

@@ -4,9 +4,10 @@ import json
 import sys
 
 import pytest
+import torch
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.training.training_log import losses, plot_loss, write_training_log
+from ecgbyte_hf.training.training_log import count_parameters, losses, plot_loss, write_training_log
 
 HISTORY = [
     {"loss": 3.0, "step": 1},
@@ -57,3 +58,13 @@ def test_without_matplotlib(tmp_path, monkeypatch, caplog):
     write_training_log(tmp_path, HISTORY, {}, data="user/rows-on-the-hub")
     assert (tmp_path / "training_log.json").is_file() and not (tmp_path / "loss.png").exists()
     assert "pip install 'ecgbyte-hf[plot]'" in caplog.text
+
+
+def test_parameters(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 3))
+    model[0].requires_grad_(False)
+    assert count_parameters(model) == {"trainable": 4 * 3 + 3, "all": 4 * 3 + 3 + 3 * 4 + 4}
+    model.append(model[1])
+    assert count_parameters(model)["trainable"] == 15
+    path = write_training_log(tmp_path, HISTORY, {}, model=model)
+    assert json.loads(path.read_text())["parameters"] == {"trainable": 15, "all": 31}

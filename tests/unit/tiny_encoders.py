@@ -9,6 +9,8 @@ from ecgbyte_hf import (
     EcgClipForPreTraining,
     EcgClipVitConfig,
     EcgClipVitForPreTraining,
+    EcgPatchConfig,
+    EcgPatchForPreTraining,
     EcgResNetConfig,
     EcgResNetForPreTraining,
     EcgVitConfig,
@@ -25,6 +27,13 @@ CLIP = {
     "vision_config": _TRANSFORMER | {"image_size": 32, "patch_size": 8},
 }
 VIT = _TRANSFORMER | {"image_size": 32, "patch_size": 4, "encoder_stride": 4}
+
+PATCH = _TRANSFORMER | {
+    "decoder_hidden_size": 8,
+    "decoder_intermediate_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+}
 
 
 def resnet_config(**changes) -> EcgResNetConfig:
@@ -52,6 +61,7 @@ def make_pretraining_models() -> dict:
         "EcgClip": seeded(EcgClipForPreTraining, EcgClipConfig(clip_config=CLIP)),
         "EcgVit": seeded(EcgVitForPreTraining, EcgVitConfig(vit_config=VIT)),
         "EcgClipVit": seeded(EcgClipVitForPreTraining, EcgClipVitConfig(clip_config=CLIP, vit_config=VIT)),
+        "EcgPatch": seeded(EcgPatchForPreTraining, EcgPatchConfig(patch_size=8, **PATCH)),
     }
 
 
@@ -61,8 +71,9 @@ def make_inputs(name: str, batch: int = 4, seed: int = 1) -> dict[str, torch.Ten
     ids = torch.randint(3, 38, (batch, 7), generator=generator)
     ids[:, -1] = 39
     texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if name == "EcgResNet":
-        return {"input_values": torch.randn(batch, 12, 64, generator=generator)} | texts
+    if name in ("EcgResNet", "EcgPatch"):
+        values = {"input_values": torch.randn(batch, 12, 64, generator=generator)}
+        return values | texts if name == "EcgResNet" else values
     pixels = {"pixel_values": torch.randn(batch, 3, 32, 32, generator=generator)}
     return pixels if name == "EcgVit" else pixels | texts
 

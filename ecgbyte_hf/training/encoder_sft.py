@@ -1,0 +1,155 @@
+"""What `ecgbyte sft` does otherwise for a model with an encoder: signals in the batches, LoRA beside the encoder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.row_signals import open_row_signals
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
+from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN
+
+
+class EcgSignalCollator:
+    """Pads tokenised rows on the right and reads the signals of their ECGs.
+
+    Args:
+        processor: The `EcgLlmProcessor`.
+        prepared: The signals that rows name by `ecg_id`; None for rows that show no ECG.
+        pad_to_multiple_of: As in TRL.
+
+    A batch has `input_ids`, `attention_mask`, `labels` (-100 without loss) and, where it shows ECGs, `ecg_values`: one
+    for each ECG, in the order of the placeholders.
+    """
+
+    def __init__(
+        self, processor: Any, prepared: PreparedData | None = None, *, pad_to_multiple_of: int | None = None
+    ) -> None:
+        self.processor = processor
+        self.prepared = prepared
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self._ecg_token_id = processor.tokenizer.convert_tokens_to_ids(ECG_TOKEN)
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of rows with `input_ids`, `labels` and `ecg_id`.
+
+        Raises:
+            EcgDataError: a row whose placeholders are not those of its ECGs, or ECGs and nothing to read them from.
+        """
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+        collator = DataCollatorForLanguageModeling(
+            pad_token_id=self.processor.tokenizer.pad_token_id, pad_to_multiple_of=self.pad_to_multiple_of
+        )
+        batch: dict[str, Any] = collator([{name: row[name] for name in ("input_ids", "labels")} for row in rows])
+        shown = [ecg_id for row in rows for ecg_id in self._shown(row)]
+        if not shown:
+            return batch
+        if self.prepared is None:
+            raise EcgDataError(
+                "got rows with ECGs and no prepared folder, expected the one that they were written from"
+            )
+        batch["ecg_values"] = self.processor.ecg_values([self.prepared.signal(ecg_id) for ecg_id in shown])
+        return batch
+
+    def _shown(self, row: dict[str, Any]) -> list[int]:
+        """The ECGs of a row that its text has a place for: all or none."""
+        places = list(row["input_ids"]).count(self._ecg_token_id)
+        ecg_ids: list[int] = row.get("ecg_id") or []
+        if places not in (0, len(ecg_ids) * self.processor.num_ecg_tokens):
+            raise EcgDataError(
+                f"got a row with {places} placeholders for the ECGs {ecg_ids}, expected "
+                f"{self.processor.num_ecg_tokens} for each; write the rows with `ecgbyte encode` for this model"
+            )
+        return ecg_ids if places else []
+
+
+def make_collator(
+    processor: Any, rows_folder: str | None, rows: Any, data: str | None, *, pad_to_multiple_of: int | None
+) -> EcgSignalCollator:
+    """The collator of a folder of rows.
+
+    Args:
+        processor: The `EcgLlmProcessor`.
+        rows_folder: What `ecgbyte encode` wrote.
+        rows: The rows that are trained on, loaded from it.
+        data: The prepared folder, where it is not where it was.
+        pad_to_multiple_of: As in TRL.
+
+    Raises:
+        EcgDataError: rows that name no ECGs, or another prepared folder than theirs.
+    """
+    if rows_folder is None or "ecg_id" not in rows.column_names:
+        raise EcgDataError(
+            "a model with an encoder needs rows that name their ECGs, in one folder that `ecgbyte encode` wrote for "
+            "it; give it as --dataset_name"
+        )
+    prepared = open_row_signals(rows_folder, data)
+    prepared.check_processor(processor)
+    return EcgSignalCollator(processor, prepared, pad_to_multiple_of=pad_to_multiple_of)
+
+
+def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:
+    """Keep LoRA to the language model, and train the projector whole.
+
+    Args:
+        peft_config: Of `trl.get_peft_config`; `target_modules` become a regular expression.
+        config: `EcgLlmConfig`.
+        train_encoder: Train the encoder whole too.
+
+    Raises:
+        EcgError: no layers are named and none are known for this language model.
+    """
+    given = peft_config.target_modules
+    if given is None:
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+        given = KNOWN.get(config.text_config.model_type)
+        if given is None:
+            raise EcgError(
+                f"PEFT knows no layers of {config.text_config.model_type}; give --lora_target_modules all-linear"
+            )
+    if given == "all-linear":
+        names = _linear_layers(config.text_config)
+    else:
+        names = [given] if isinstance(given, str) else sorted(given)
+    peft_config.target_modules = r".*\.language_model\.(?:.*\.)?(?:" + "|".join(names) + ")"
+    whole = [*(peft_config.modules_to_save or []), "projector", *(["encoder"] if train_encoder else [])]
+    peft_config.modules_to_save = list(dict.fromkeys(whole))
+
+
+def _linear_layers(text_config: Any) -> list[str]:
+    """Last parts of the names of a language model's linear layers."""
+    import torch
+    from transformers import AutoModel
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(text_config)
+    kinds = (torch.nn.Linear, Conv1D)
+    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, kinds)}
+    return sorted(re.escape(name) for name in names)
+
+
+def block_token_ids(tokenizer: Any) -> list[int]:
+    """Ids of the start and the end of an ECG; the placeholder's row is never read."""
+    ids: Any = tokenizer.convert_tokens_to_ids([ECG_START, ECG_END])
+    return list(ids)
+
+
+def check_training(training: Any, rows_folder: str | Path | None) -> None:
+    """Refuse options that would part rows from their ECGs.
+
+    Raises:
+        EcgError: packing.
+    """
+    if training.packing or training.padding_free:
+        raise EcgError(
+            "--packing and --padding_free put rows behind one another, without the ECGs of a model with an encoder, "
+            f"whose rows are short anyway; leave them out for {rows_folder}"
+        )
+    # Rows keep the column that names their ECGs.
+    training.remove_unused_columns = False
