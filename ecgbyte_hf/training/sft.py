@@ -181,6 +181,7 @@ def _train(options: _Options, parts: Path) -> Path:
     from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
     from ecgbyte_hf.training import encoder_sft, shared_prefix
     from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
+    from ecgbyte_hf.training.trl_on_cpu import labelled_positions_only
 
     script, training, model, ecg = options.script, options.training, options.model, options.ecg
     ecg_parts_of_model = EcgParts.at(parts)
@@ -245,7 +246,8 @@ def _train(options: _Options, parts: Path) -> Path:
     output_dir = Path(training.output_dir)
     if trainer.is_world_process_zero():
         (output_dir / LOG_FILE).unlink(missing_ok=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with labelled_positions_only():
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         save_parts(output_dir, processor, prompt)
