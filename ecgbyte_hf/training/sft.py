@@ -212,10 +212,7 @@ def _train(options: _Options, parts: Path) -> Path:
     train_rows = rows[script.dataset_train_split]
     eval_rows = rows[script.dataset_test_split] if training.eval_strategy != "no" else None
     collator = None
-    if shared_prefix.has_shared_rows(train_rows) or shared_prefix.has_shared_rows(eval_rows):
-        train_rows, eval_rows = (shared_prefix.rows_for_trl(training, part) for part in (train_rows, eval_rows))
-        collator = _shared_prefix_collator(options)
-    elif has_encoder:
+    if has_encoder:
         collator = encoder_sft.make_collator(
             processor,
             script.dataset_name,
@@ -223,6 +220,9 @@ def _train(options: _Options, parts: Path) -> Path:
             ecg.ecg_data,
             pad_to_multiple_of=training.pad_to_multiple_of,
         )
+    elif shared_prefix.has_shared_rows(train_rows) or shared_prefix.has_shared_rows(eval_rows):
+        train_rows, eval_rows = (shared_prefix.rows_for_trl(training, part) for part in (train_rows, eval_rows))
+        collator = _shared_prefix_collator(options)
     elif ecg.pack_shared_rows:
         raise EcgError("--pack_shared_rows needs rows of `ecgbyte encode --row-format shared`; for others --packing")
     trainer: Any = _make_trainer(

@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,11 +20,19 @@ from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.data.row_signals import open_row_signals
 from ecgbyte_hf.data.windows import WindowedData
+from ecgbyte_hf.evaluation.backends import load_language_model
 from ecgbyte_hf.evaluation.encoder_language_model import EncoderLanguageModel
 from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
 from ecgbyte_hf.evaluation.perturbations import perturb
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError, EncoderError
+from ecgbyte_hf.models.errors_ecg_byte import (
+    BudgetError,
+    EcgDataError,
+    EcgError,
+    EcgFileError,
+    EncoderError,
+    VocabularyError,
+)
 from ecgbyte_hf.training import sft
 from ecgbyte_hf.training.encoder_sft import EcgSignalCollator, adapt_lora
 from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm, load_encoder
@@ -210,6 +219,15 @@ class TestRows:
         prompter = load_prompter(ecg_llm, small_prepared)
         with pytest.raises(EcgDataError, match=message):
             encode_rows(small_prepared, tmp_path, prompter, splits=["test"], **options)
+
+    def test_prompts_that_cannot_be_written_are_refused(self, ecg_llm, small_llm, small_prepared):
+        prompter = load_prompter(ecg_llm, small_prepared)
+        row = small_prepared.questions("test")[0]
+        with pytest.raises(BudgetError, match="sample .* 60 ECGs of 1 placeholders.* do not fit in"):
+            prompter.prompt_for(row | {"ecg_id": row["ecg_id"] * 60})
+        others = load_prompter(small_llm, small_prepared).lm_tokenizer
+        with pytest.raises(VocabularyError, match=r"tokenizer lacks <\|ecg\|>"):
+            EncoderPrompter(prompter.ecg_tokenizer, others, prompter.prompt, small_prepared.signal)
 
     def test_windows_are_found_again(self, encoder, tiny_llama, small_prepared, tmp_path):
         windows = WindowedData(small_prepared.folder, 2.0, stride_seconds=1.0)
@@ -429,6 +447,8 @@ class TestSft:
             kept = "encoder" in name or "feature_" in name
             assert torch.equal(value, before[name]) == kept, name
         assert (out / "training_log.json").is_file() and EcgPrompt.load(out) == PROMPT
+        with pytest.raises(EcgDataError, match="reads ECGs through an encoder, which vllm does not have"):
+            load_language_model("vllm", out)
 
     def test_the_encoder_can_be_trained_too(self, train, ecg_llm):
         out = train("whole", train_encoder="true")
@@ -449,10 +469,15 @@ class TestSft:
             ({"packing": "true"}, EcgError, "--packing and --padding_free put rows behind one another"),
             ({"pack_shared_rows": "true"}, EcgError, "--pack_shared_rows is for rows of ECG tokens"),
             ({"max_length": 100}, BudgetError, "give --max_length 192"),
+            ({"dataset_name": "small_rows"}, EcgDataError, "needs rows that name their ECGs"),
             ({"ecg_data": "nowhere"}, EcgDataError, "nowhere, which is not there; name the prepared folder with"),
         ],
     )
-    def test_what_would_go_wrong_is_refused(self, options, error, message, train):
+    def test_what_would_go_wrong_is_refused(self, options, error, message, train, tmp_path):
+        if "dataset_name" in options:
+            other = {"input_ids": [[5, 6]], "labels": [[-100, 6]]}
+            pq.write_table(pa.table(other), tmp_path / "train.parquet")
+            options = {"dataset_name": tmp_path}
         with pytest.raises(error, match=message):
             train(**options)
 
