@@ -34,10 +34,10 @@ def write_training_log(
     Returns:
         The JSON file.
     """
-    hashes = None
+    rows: dict[str, Any] = {}
     if data is not None and (encoded := read_object(Path(data) / "encode.json")):
-        hashes = encoded.get("provenance", {}).get("data_hash")
-    block = provenance("sft", arguments, data_hash=hashes)
+        rows = encoded.get("provenance", {})
+    block = provenance("sft", arguments, data_hash=rows.get("data_hash"), data_source=rows.get("data_source"))
     path = write_json(Path(folder) / LOG_FILE, {"history": list(history), "provenance": block})
     if losses(history, "loss"):
         _draw(history, Path(folder) / FIGURE_FILE)
