@@ -1,7 +1,7 @@
 """What the runs wrote about themselves: the only source of a card's figures.
 
-Every JSON file of this package names the command that made it (`provenance.command`); by that it is known here, whatever
-its name is.
+Every JSON file of this package names the command that made it (`provenance.command`); by that it is known here,
+whatever its name is.
 """
 
 from __future__ import annotations
