@@ -164,9 +164,7 @@ def _report(place: Path) -> dict[str, Any] | None:
     if not place.is_file():
         return None
     if place.stat().st_size > LARGEST_JSON:
-        raise EcgDataError(
-            f"{place} has {place.stat().st_size} bytes, expected at most {LARGEST_JSON}; is it a report?"
-        )
+        raise EcgDataError(f"{place} has {place.stat().st_size} bytes, expected at most {LARGEST_JSON}")
     content = read_object(place)
     return content if is_report(content) else None
 

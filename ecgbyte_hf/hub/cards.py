@@ -16,6 +16,7 @@ from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, made_with
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
+from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE
 from ecgbyte_hf.provenance import read_object, write_text
@@ -198,7 +199,7 @@ def kind_of(folder: str | Path) -> str:
         return "tokenizer"
     if (folder / "adapter_config.json").is_file() or (folder / ECG_SUBFOLDER).is_dir():
         return "language_model"
-    if model_type.startswith("ecg_"):
+    if model_type in {encoder.stem for encoder in ENCODERS}:
         return "encoder"
     if model_type:
         return "language_model"
@@ -396,9 +397,7 @@ def eval_result_entries(folder: str | Path) -> list[dict[str, Any]]:
         try:
             entries += eval_result_entries_to_yaml(parse_eval_result_entries(yaml.safe_load(place.read_text("utf-8"))))
         except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise EcgDataError(
-                f"{place}: no evaluation results ({' '.join(str(error).split())}); make it anew"
-            ) from error
+            raise EcgDataError(f"{place}: no results ({' '.join(str(error).split())}); make it anew") from error
     return entries
 
 

@@ -113,8 +113,8 @@ class DataSetFiles:
 def data_set_files(folder: str | Path) -> DataSetFiles:
     """The Parquet files of a folder as configurations and splits.
 
-    `questions/train.parquet` is the split `train` of `questions`; `train.parquet` and `data/train-00000-of-00002.parquet`
-    are of the only configuration; all files of `records/` are one split.
+    `questions/train.parquet` is the split `train` of `questions`; `train.parquet` and
+    `data/train-00000-of-00002.parquet` are of the only configuration; all files of `records/` are one split.
 
     Raises:
         EcgDataError: there are none, one cannot be read, or its name is no split's.
@@ -140,9 +140,7 @@ def _place(split: str) -> int:
 def _config_and_split(inner: Path) -> tuple[str, str]:
     match = _FILE_NAME.fullmatch(inner.name)
     if match is None:
-        raise EcgDataError(
-            f"{inner}: expected the name of a split such as train.parquet or train-00000-of-00002.parquet"
-        )
+        raise EcgDataError(f"{inner}: expected a split's name, such as train.parquet or train-00000-of-00002.parquet")
     place = inner.parent.as_posix().removeprefix(".")
     if place in _ONE_SPLIT:
         return place, place
@@ -163,9 +161,7 @@ def _split_files(folder: Path, config: str, name: str, places: Iterable[Path]) -
             footer = pq.read_metadata(place)
             schemas.append(footer.schema.to_arrow_schema().remove_metadata())
         except (OSError, pa.ArrowException) as error:
-            raise EcgDataError(
-                f"{place}: no Parquet file, or damaged ({type(error).__name__}); write it anew"
-            ) from error
+            raise EcgDataError(f"{place}: not Parquet, or damaged ({type(error).__name__}); write it anew") from error
         rows += footer.num_rows
         stored += place.stat().st_size
         plain += sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
