@@ -192,6 +192,7 @@ def check_core() -> str:
         ArithmeticError: ids or symbols differ.
     """
     import numpy as np
+
     import rust_bpe
 
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_c
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
+from ecgbyte_hf.models.weights_ecg import refuse_damaged_weights
 from ecgbyte_hf.training.token_waveforms import waveform_features
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def extend_llm(
         VocabularyError: the tokenizer splits an ECG token, already had some of them, or has no end of sequence; or an
             unknown `init`; or a chat template that is absent or cannot be read.
         EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
+        EcgFileError: the model's weights are truncated or damaged.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -105,7 +107,8 @@ def extend_llm(
     output_dir = Path(output_dir)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
-    model = AutoModelForCausalLM.from_pretrained(model_name_or_path, dtype=dtype, **options)
+    with refuse_damaged_weights(model_name_or_path):
+        model = AutoModelForCausalLM.from_pretrained(model_name_or_path, dtype=dtype, **options)
 
     prompt = prompt or EcgPrompt()
     positions = getattr(model.config, "max_position_embeddings", None)
