@@ -197,9 +197,16 @@ def _check_questions(path: Path, table: pa.Table, columns: list[str] | None) -> 
         if name not in table.column_names:
             raise EcgDataError(f"{path} cannot be read: it has no column {name!r}; prepare anew")
         got, expected = table.schema.field(name).type, wanted[name]
-        same_list = pa.types.is_list(got) and pa.types.is_list(expected) and got.value_type == expected.value_type
-        if got != expected and not same_list:
+        if not _is_alike(got, expected):
             raise EcgDataError(f"{path} cannot be read: column {name!r} is {got}, expected {expected}; prepare anew")
+
+
+def _is_alike(got: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a column holds whole numbers, texts or lists as expected, whatever their width."""
+    kinds = (pa.types.is_integer, lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if pa.types.is_list(got) or pa.types.is_large_list(got):
+        return pa.types.is_list(expected) and _is_alike(got.value_type, expected.value_type)
+    return any(is_kind(got) and is_kind(expected) for is_kind in kinds)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
