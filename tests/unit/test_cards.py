@@ -5,6 +5,8 @@ import random
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,8 +184,9 @@ def test_other_files_give_other_numbers(kind, folders, tmp_path):
 
 @pytest.mark.parametrize("kind", cards.KINDS)
 def test_the_examples_run(kind, folders, recording):
-    card = render_card(folders[kind], options=CardOptions(repo_id="user/name"))
-    body = card.replace("user/name", str(folders[kind]))
+    folder = shutil.copytree(folders[kind], "repo")
+    # Written into the folder too: its header says which files are which split.
+    body = write_card(folder, repo_id="user/name").read_text().replace("user/name", str(Path("repo").resolve()))
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
     for block in blocks:
@@ -375,6 +378,13 @@ class TestFile:
         assert path.read_text() == (tmp_path / "card.md").read_text()
         path.write_text("---\ntags:\n- generated_from_trainer\n---\n\n# Model Card\n")  # TRL's
         assert write_card(folder) == path
+
+    def test_templates_are_part_of_the_package(self, tmp_path):
+        root = cards.template_folder().parent
+        command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        copied = {path.name for path in (tmp_path / "ecgbyte_hf" / "hub_cards").iterdir()}
+        assert copied == {path.name for path in cards.template_folder().iterdir()} >= {"parts.jinja"}
 
     def test_templates_are_found_in_an_installed_package(self, monkeypatch, tmp_path):
         package = tmp_path / "site-packages" / "ecgbyte_hf"
