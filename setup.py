@@ -22,23 +22,23 @@ def core_requirement() -> str:
 
 REQUIRES = [
     core_requirement(),
-    "datasets>=5,<6",
+    "datasets>=5.1,<6",
     "huggingface_hub>=2,<3",
     "jinja2>=3.1",
     "numpy>=1.26",
     "packaging>=23",
-    "pyarrow>=17",
+    "pyarrow>=24",
     "PyWavelets>=1.6",
     "PyYAML>=6",
     "scipy>=1.12",
-    "tokenizers>=0.22",
+    "tokenizers>=0.23.1",
     "torch>=2.6",
     "tqdm>=4.66",
     "transformers>=5.20,<6",
     "wfdb>=4.3,<5",
 ]
 EXTRAS = {
-    "train": ["accelerate>=1.10", "peft>=0.21,<1", "trl>=1.16,<2"],
+    "train": ["accelerate>=1.10.1", "peft>=0.21,<1", "trl>=1.16,<2"],
     "eval": ["bert-score>=0.3.13", "evaluate>=0.4.6", "nltk>=3.9", "rouge-score>=0.1.2", "sacrebleu>=2.4,<3"],
     "baselines": ["scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
     "rules": ["neurokit2>=0.2.12"],

@@ -7,7 +7,7 @@ and what no file tells is left out, with a line that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,9 +249,9 @@ def _metadata(
     found: CardSources,
     options: CardOptions,
     data: tuple[SourceData, ...],
-    files: DataSetFiles | None,
+    files: Any,
 ) -> dict[str, Any]:
-    """The card's header, as the Hub's documentation names its fields."""
+    """The card's header, as the Hub's documentation names its fields; `files` are those of a data set."""
     license_id = data_set_license(data, options.license) if kind == "dataset" else options.license
     common = {
         "license": license_id,
@@ -259,23 +259,23 @@ def _metadata(
         "license_link": options.license_link,
         "tags": [*_BASE_TAGS, "medical", "research"],
     }
-    made = {
+    makers: dict[str, Callable[..., dict[str, Any]]] = {
         "tokenizer": _tokenizer_metadata,
         "dataset": _data_set_metadata,
         "encoder": _encoder_metadata,
         "language_model": _language_model_metadata,
-    }[kind](found, options, files)
+    }
+    made = makers[kind](found, options, files)
     if kind != "dataset" and options.datasets:
         made["datasets"] = list(options.datasets)
     return {name: value for name, value in {**common, **made}.items() if value}
 
 
-def _tokenizer_metadata(found: CardSources, options: CardOptions, files: DataSetFiles | None) -> dict[str, Any]:
+def _tokenizer_metadata(found: CardSources, options: CardOptions, files: None) -> dict[str, Any]:
     return {"library_name": "transformers"}
 
 
-def _data_set_metadata(found: CardSources, options: CardOptions, files: DataSetFiles | None) -> dict[str, Any]:
-    assert files is not None
+def _data_set_metadata(found: CardSources, options: CardOptions, files: DataSetFiles) -> dict[str, Any]:
     return {
         "pretty_name": options.repo_id or found.folder.resolve().name,
         "task_categories": ["question-answering"] if files.has_questions else [],
@@ -286,11 +286,11 @@ def _data_set_metadata(found: CardSources, options: CardOptions, files: DataSetF
     }
 
 
-def _encoder_metadata(found: CardSources, options: CardOptions, files: DataSetFiles | None) -> dict[str, Any]:
+def _encoder_metadata(found: CardSources, options: CardOptions, files: None) -> dict[str, Any]:
     return {"library_name": "transformers", "pipeline_tag": "feature-extraction"}
 
 
-def _language_model_metadata(found: CardSources, options: CardOptions, files: DataSetFiles | None) -> dict[str, Any]:
+def _language_model_metadata(found: CardSources, options: CardOptions, files: None) -> dict[str, Any]:
     adapter = read_object(found.folder / "adapter_config.json")
     stored = (adapter or {}).get("base_model_name_or_path")
     base = options.base_model or (stored if is_hub_name(stored) else None)
