@@ -72,6 +72,11 @@ class CardSources:
         return (self.by_command.get(command) or [None])[-1]
 
     @property
+    def converted(self) -> dict[str, Any] | None:
+        """What the conversion of a file of the paper's repository wrote."""
+        return next((self.last(command) for command in self.by_command if command.startswith("convert")), None)
+
+    @property
     def source(self) -> str | None:
         """The data set, as `ecgbyte prepare` names it, if any of the files says it."""
         if prepared := self.last("prepare"):

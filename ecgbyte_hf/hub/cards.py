@@ -7,7 +7,8 @@ and what no file tells is left out, with a line that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,18 +172,37 @@ def render_card(
     chosen = kind_of(folder) if kind in (None, "auto") else _known_kind(str(kind))
     data = source_data(found.source)
     files = data_set_files(found.folder) if chosen == "dataset" else None
-    metadata = _metadata(chosen, found, options, data, files)
     name = found.folder.resolve().name
-    facts = {
-        "title": options.repo_id or name,
-        "repo": options.repo_id or f"USER/{name}",
-        "metadata": metadata,
-        "data": data,
-        **_facts(chosen, found, files),
-    }
-    text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}\n\n{_MARK}\n"
+    with _as_their_commands_write_them():
+        metadata = _metadata(chosen, found, options, data, files)
+        facts = {
+            "title": options.repo_id or name,
+            "repo": options.repo_id or f"USER/{name}",
+            "metadata": metadata,
+            "data": data,
+            **_facts(chosen, found, files),
+        }
+        text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}\n\n{_MARK}\n"
     check_card(text, chosen)
     return text
+
+
+@contextmanager
+def _as_their_commands_write_them() -> Iterator[None]:
+    """Refuse reports that lack what a card quotes.
+
+    Raises:
+        EcgDataError: an entry is missing, or of another kind.
+    """
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (UndefinedError, TypeError, AttributeError, LookupError) as error:
+        raise EcgDataError(
+            f"a report is not as its command writes it ({' '.join(str(error).split())}); it is damaged or of another "
+            "version: make it anew"
+        ) from error
 
 
 def kind_of(folder: str | Path) -> str:
@@ -331,12 +351,14 @@ def _facts(kind: str, found: CardSources, files: DataSetFiles | None) -> dict[st
         "tokenizer_training": found.last("train-tokenizer"),
         "preprocessor": found.preprocessor(),
         "encoding": found.last("encode"),
+        "conversion": found.converted,
         "files": files,
         "made_with": _made_with,
     }
     if kind == "encoder":
         facts |= {"config": read_object(found.folder / "config.json") or {}, **_training(found, "pretrain-encoder")}
         facts["probe"] = found.last("probe-encoder")
+        facts["probe_rows"] = _probe_rows(facts["probe"])
         facts["image_processor"] = _image_processor(found.folder)
     if kind == "language_model":
         adapter = read_object(found.folder / "adapter_config.json")
@@ -364,6 +386,30 @@ def _training(found: CardSources, command: str) -> dict[str, Any]:
         "last_loss": training[-1] if training else None,
         "best_loss": min(validation, key=lambda entry: entry["eval_loss"]) if validation else None,
     }
+
+
+def _probe_rows(report: Mapping[str, Any] | None) -> list[list[str]]:
+    """The cells of an encoder's measurements: what, on how many records, and the macro AUC of each system."""
+    systems = list((report or {}).get("systems", {}).values())
+    if not systems:
+        return []
+    rows = [
+        [
+            f"linear probe, share {_text(share)}",
+            _num(one["records"]),
+            *(_macro_auc(its["linear"][share]) for its in systems),
+        ]
+        for share, one in systems[0].get("linear", {}).items()
+    ]
+    if "zero_shot" in systems[0]:
+        rows.append(["zero-shot", "", *(_macro_auc(its["zero_shot"]) for its in systems)])
+    return rows
+
+
+def _macro_auc(measured: Mapping[str, Any]) -> str:
+    score = measured["macro_auc"]
+    low, high = score["ci95"]
+    return f"{_num(score['value'])} ({_num(low)} to {_num(high)})"
 
 
 def _image_processor(folder: Path) -> dict[str, Any] | None:
@@ -415,21 +461,8 @@ def template_folder() -> Path:
 
 
 def _body(kind: str, facts: Mapping[str, Any]) -> str:
-    """What people read, with one empty line where the template leaves several.
-
-    Raises:
-        EcgDataError: a report lacks what its command writes.
-    """
-    from jinja2 import UndefinedError
-
-    try:
-        text = _template(kind).render(facts)
-    except (UndefinedError, TypeError, AttributeError, KeyError) as error:
-        raise EcgDataError(
-            f"a report is not as its command writes it ({' '.join(str(error).split())}); it is damaged or of another "
-            "version: make it anew"
-        ) from error
-    blocks = re.split(r"(```.*?```)", text, flags=re.DOTALL)
+    """What people read, with one empty line where the template leaves several."""
+    blocks = re.split(r"(```.*?```)", _template(kind).render(facts), flags=re.DOTALL)
     return "".join(
         block if block.startswith("```") else re.sub(r"\n[ \t]*\n\s*\n", "\n\n", block) for block in blocks
     ).strip()

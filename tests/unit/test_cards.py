@@ -83,7 +83,16 @@ def encoder(tmp_path_factory):
     EcgResNetForPreTraining(resnet_config()).save_pretrained(folder)
     block = provenance("pretrain-encoder", {"epochs": 2}, data_source="ptb_xl records500 reports")
     (folder / "training_log.json").write_text(json.dumps({"history": HISTORY, "provenance": block}))
+    systems = {name: probed(value) for name, value in (("encoder", 0.8125), ("random", 0.5625))}
+    block = provenance("probe-encoder", {"encoder": "/home/somebody/encoder", "draws": 3})
+    report = {"split": "test", "systems": systems, "chance": {"macro_auc": 0.5}, "provenance": block}
+    (folder / "probe.json").write_text(json.dumps(report))
     return folder
+
+
+def probed(value: float) -> dict:
+    score = {"macro_auc": {"value": value, "ci95": [value - 0.125, value + 0.125], "labels": 5}}
+    return {"linear": {"0.1": score | {"records": 440}, "1": score | {"records": 4400}}, "zero_shot": score}
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +360,22 @@ class TestSources:
 
     def test_texts_open_nothing(self):
         assert cards._text("a`<b>|\n# [x](y)") == "ab # x(y)"
+
+    def test_what_was_measured_of_an_encoder(self, folders):
+        lines = render_card(folders["encoder"]).splitlines()
+        start = lines.index("| | records | encoder | random |")
+        cells = lines[start + 2].strip("| ").split(" | ")
+        assert cells == ["linear probe, share 0.1", "440", "0.8125 (0.6875 to 0.9375)", "0.5625 (0.4375 to 0.6875)"]
+        assert lines[start + 4].startswith("| zero-shot |  | 0.8125 (")
+
+    def test_a_conversion_is_told(self, folders, tmp_path):
+        folder = shutil.copytree(folders["tokenizer"], tmp_path / "copy")
+        (folder / "training.json").unlink()
+        block = provenance("convert tokenizer", {"file": "/home/x/tokenizer.pkl"})
+        (folder / "conversion.json").write_text(json.dumps({"provenance": block}))
+        card = render_card(folder)
+        assert "Made by `ecgbyte convert tokenizer`" in card and "| file | tokenizer.pkl |" in card
+        assert "there is no training.json" not in card
 
     @pytest.mark.parametrize("kind", cards.KINDS)
     def test_kinds(self, kind, folders, tmp_path):

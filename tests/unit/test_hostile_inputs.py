@@ -324,6 +324,10 @@ def test_a_report_that_is_none_makes_no_card(tmp_path):
     (tmp_path / "encode.json").write_text(json.dumps({"provenance": {"command": "encode"}, "splits": {"train": 1}}))
     with pytest.raises(EcgDataError, match="a report is not as its command writes it"):
         render_card(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "report.json").write_text(json.dumps({"provenance": {"command": "evaluate"}, "exact_match": [1]}))
+    with pytest.raises(EcgDataError, match="a report is not as its command writes it"):
+        render_card(tmp_path)
 
 
 class TestVersions:
