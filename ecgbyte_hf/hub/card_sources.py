@@ -22,6 +22,8 @@ LARGEST_JSON = 1 << 28
 PREPROCESSOR_FILE = "preprocessor_config.json"
 # Where an encoder of pictures has the feature extractor, since its own preprocessor has the usual place.
 _SIGNAL_SUBFOLDER = "signal"
+# Commands whose result is made from data, and not only judged on some.
+_MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
 
 
@@ -77,15 +79,15 @@ class CardSources:
         return next((self.last(command) for command in self.by_command if command.startswith("convert")), None)
 
     @property
-    def source(self) -> str | None:
-        """The data set, as `ecgbyte prepare` names it, if any of the files says it."""
-        if prepared := self.last("prepare"):
-            return str(prepared["source"]) if "source" in prepared else None
-        for command in ("train-tokenizer", "encode", "encode-ids", "sft", "pretrain-encoder", "evaluate"):
-            for content in self.by_command.get(command, ()):
-                if source := content["provenance"].get("data_source"):
-                    return str(source)
-        return None
+    def sources(self) -> tuple[str, ...]:
+        """The data sets it was made from, as `ecgbyte prepare` names them, as far as the files say it.
+
+        Those of a tokenizer and of a model's rows may differ. What something was judged on is none of them.
+        """
+        named: list[Any] = [content.get("source") for content in self.by_command.get("prepare", ())]
+        for command in _MAKERS:
+            named += [content["provenance"].get("data_source") for content in self.by_command.get(command, ())]
+        return tuple(dict.fromkeys(str(name) for name in named if name))
 
     @property
     def ecg_folder(self) -> Path:

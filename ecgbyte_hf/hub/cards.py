@@ -170,7 +170,7 @@ def render_card(
     options = options or CardOptions()
     found = CardSources.find(folder, sources)
     chosen = kind_of(folder) if kind in (None, "auto") else _known_kind(str(kind))
-    data = source_data(found.source)
+    data = tuple(dict.fromkeys(one for source in found.sources for one in source_data(source)))
     files = data_set_files(found.folder) if chosen == "dataset" else None
     name = found.folder.resolve().name
     with _as_their_commands_write_them():
@@ -321,17 +321,19 @@ def _language_model_metadata(found: CardSources, options: CardOptions, files: No
         "base_model_relation": base and ("finetune" if adapter is None else "adapter"),
     }
     evaluation = found.last("evaluate")
-    if evaluation is not None and found.source is not None:
-        made |= _model_index(evaluation, options, found)
+    judged_on = (evaluation or {}).get("provenance", {}).get("data_source")
+    if evaluation is not None and judged_on:
+        made |= _model_index(evaluation, options, found, judged_on)
     return made
 
 
-def _model_index(evaluation: Mapping[str, Any], options: CardOptions, found: CardSources) -> dict[str, Any]:
+def _model_index(
+    evaluation: Mapping[str, Any], options: CardOptions, found: CardSources, data_set: str
+) -> dict[str, Any]:
     from ecgbyte_hf.evaluation.report_files import model_index
 
     name = (options.repo_id or found.folder.resolve().name).rpartition("/")[2]
-    data_set = evaluation["provenance"].get("data_source") or found.source
-    return model_index(evaluation, model_name=name, data_set=str(data_set))
+    return model_index(evaluation, model_name=name, data_set=data_set)
 
 
 def _yaml(kind: str, metadata: Mapping[str, Any]) -> str:
@@ -345,7 +347,7 @@ def _yaml(kind: str, metadata: Mapping[str, Any]) -> str:
 def _facts(kind: str, found: CardSources, files: DataSetFiles | None) -> dict[str, Any]:
     """What a template may tell, each `None` where no file says it."""
     facts: dict[str, Any] = {
-        "source": found.source,
+        "sources": found.sources,
         "preparation": found.last("prepare"),
         "tokenizer": found.tokenizer() if kind in ("tokenizer", "language_model") else None,
         "tokenizer_training": found.last("train-tokenizer"),

@@ -309,8 +309,9 @@ class TestLicences:
         assert "https://physionet.org/content/ptb-xl/1.0.3/" in card and "Wagner, P." in card
         log = json.loads((folder / "training_log.json").read_text())
         log["provenance"]["data_source"] = "mimic_iv_ecg"
-        (folder / "training_log.json").write_text(json.dumps(log))
+        (folder / "encode.json").write_text(json.dumps({"provenance": log["provenance"] | {"command": "encode"}}))
         card = render_card(folder)
+        assert "Made from `mimic_iv_ecg`, `ptb_xl records500 reports`" in card and "Wagner, P." in card
         assert "https://opendatacommons.org/licenses/odbl/1-0/" in card and "may not be shared" in card
         assert "Not a medical device" in card and "2412.14373" in card
 
@@ -319,7 +320,8 @@ class TestSources:
     """Which files a card is filled from."""
 
     def test_the_runs_say_which_data_they_were_made_from(self, folders, tmp_path):
-        assert CardSources.find(folders["tokenizer"]).source == "synthetic"
+        assert CardSources.find(folders["tokenizer"]).sources == ("synthetic",)
+        assert CardSources.find(folders["language_model"]).sources == ()  # only judged on one
         (tmp_path / "encode.json").write_text(
             json.dumps({"provenance": {"data_hash": {"train": "a"}, "data_source": "mimic_iv_ecg"}})
         )
