@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,8 @@ def devices() -> list[dict[str, Any]]:
     ]
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "what": "Apple GPU", "bf16": _computes_bf16("mps")})
-    xpu = getattr(torch, "xpu", None)
-    for index in range(xpu.device_count() if xpu is not None and xpu.is_available() else 0):
-        found.append({"name": f"xpu:{index}", "what": xpu.get_device_name(index), "bf16": True})
+    for index in range(torch.xpu.device_count() if torch.xpu.is_available() else 0):
+        found.append({"name": f"xpu:{index}", "what": torch.xpu.get_device_name(index), "bf16": True})
     capability = torch.backends.cpu.get_cpu_capability()
     return [*found, {"name": "cpu", "what": f"{platform.machine()}, {capability}", "bf16": _computes_bf16("cpu")}]
 
@@ -170,13 +170,8 @@ def check_environment(found: Mapping[str, Any]) -> list[Check]:
     """
     checks = [_tried("core", check_core)]
     for device in found["devices"]:
-        dtypes = ["float32", *(["bfloat16"] if device["bf16"] else [])]
-        for dtype in dtypes:
-            checks.append(
-                _tried(
-                    f"{device['name']}, {dtype}", lambda name=device["name"], dtype=dtype: check_device(name, dtype)
-                )
-            )
+        for dtype in ("float32", "bfloat16") if device["bf16"] else ("float32",):
+            checks.append(_tried(f"{device['name']}, {dtype}", partial(check_device, device["name"], dtype)))
     if not found["devices"]:
         checks.append(Check("devices", False, "torch is not installed"))
     return checks
@@ -215,7 +210,7 @@ def greedy_twin(symbols: Sequence[int], merges: Sequence[Sequence[int]], num_sym
         >>> greedy_twin([0, 1, 0, 1, 2], [[0, 1], [26, 2]])
         [26, 27]
     """
-    tokens = [(symbol,) for symbol in range(num_symbols)]
+    tokens: list[tuple[int, ...]] = [(symbol,) for symbol in range(num_symbols)]
     for left, right in merges:
         tokens.append(tokens[left] + tokens[right])
     ids_of = {token: index for index, token in enumerate(tokens)}
@@ -246,7 +241,8 @@ def check_device(name: str, dtype: str) -> str:
         config = LlamaConfig(
             vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
         )
-        model = LlamaForCausalLM(config).to(device=name, dtype=getattr(torch, dtype))
+        model: Any = LlamaForCausalLM(config)
+    model.to(device=name, dtype=getattr(torch, dtype))
     ids = torch.arange(32, device=name).reshape(2, 16)
     loss = model(input_ids=ids, labels=ids).loss
     loss.backward()

@@ -71,7 +71,8 @@ class CardSources:
 
     def last(self, command: str) -> dict[str, Any] | None:
         """What the command wrote; of several files the last, `None` without one."""
-        return (self.by_command.get(command) or [None])[-1]
+        contents = self.by_command.get(command)
+        return contents[-1] if contents else None
 
     @property
     def converted(self) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ class DataSetFiles:
 
     def configs(self) -> list[dict[str, Any]]:
         """The header's `configs`: which files are which split."""
-        made = []
+        made: list[dict[str, Any]] = []
         for name in self.config_names:
             files = [{"split": one.name, "path": list(one.paths)} for one in self._of(name)]
             made.append({"config_name": name, "data_files": files})
