@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_encoders, cli_systems
+from ecgbyte_hf import __version__, cli_cards, cli_encoders, cli_env, cli_systems
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
@@ -106,7 +106,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
         return command
 
     _add_demo(add)
-    _add_env(add)
+    cli_env.add_commands(add)
     _add_read(add)
     _add_prepare(add)
     _add_sample(add)
@@ -123,6 +123,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_plot(add)
     cli_encoders.add_commands(add)
     cli_systems.add_commands(add)
+    cli_cards.add_commands(add)
     return parser, commands
 
 
@@ -161,18 +162,6 @@ def _demo(options: argparse.Namespace) -> int:
     size = size.replace(**{name: value for name, value in chosen.items() if value is not None})
     summary = run_demo(options.output, size=size, seed=options.seed, say=_say)
     _say(summary)
-    return 0
-
-
-def _add_env(add: Adder) -> None:
-    add("env", _env, "Print versions of everything a result depends on.", "ecgbyte env")
-
-
-def _env(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.provenance import versions
-
-    for name, version in versions().items():
-        _say(f"{name:20} {version or 'not installed'}")
     return 0
 
 

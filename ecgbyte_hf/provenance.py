@@ -71,7 +71,7 @@ def read_object(path: str | Path) -> dict[str, Any] | None:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EcgDataError(f"{path}: not JSON ({error}); delete it, or choose another folder") from error
     return content if isinstance(content, dict) else {}
 

@@ -160,6 +160,7 @@ def encode_rows(
                 "seed": seed,
             },
             data_hash=hashes,
+            data_source=prepared.report.get("source"),
         ),
     }
     write_json(output_dir / "encode.json", report)

@@ -143,6 +143,7 @@ def encode_records(
                 "num_threads": num_threads,
             },
             data_hash=prepared.report["data_hash"],
+            data_source=prepared.report.get("source"),
         ),
     }
     folder.finish(report)

@@ -24,9 +24,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgbyte_hf.data.questions import QUESTION_FEATURES
 from ecgbyte_hf.data.record_file import RecordFile
 from ecgbyte_hf.data.record_metadata import METADATA_FILE, read_metadata
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.vocabulary_ecg_byte import checked_leads, checked_rate
 
 #: Written last: a folder without it is not whole.
 REPORT_FILE = "report.json"
@@ -40,6 +42,7 @@ class PreparedData:
 
     Raises:
         EcgDataError: the folder is not a prepared one.
+        SamplingRateError, LeadError: its preprocessor_config.json has no sampling rate, or no leads.
     """
 
     #: Length of the windows that records are cut into; see `windows.py`.
@@ -53,7 +56,11 @@ class PreparedData:
         if not (self.folder / REPORT_FILE).is_file():
             raise EcgDataError(f"{self.folder} holds no {REPORT_FILE}; make it with `ecgbyte prepare`")
         self.report: dict[str, Any] = _read_json(self.folder / REPORT_FILE)
+        if not isinstance(self.report.get("questions"), dict):
+            raise EcgDataError(f"{self.folder / REPORT_FILE}: names no splits of questions; prepare anew")
         self._preprocessor = _read_json(self.folder / "preprocessor_config.json")
+        checked_rate(self._preprocessor.get("sampling_rate"), f"{self.folder / 'preprocessor_config.json'}: ")
+        checked_leads(self._preprocessor.get("leads"), f"{self.folder / 'preprocessor_config.json'}: ")
         self.records = RecordFile(self.folder / "records")
         self.ecg_ids = self.records.ecg_ids
         self.patients = self.records.patients
@@ -123,11 +130,22 @@ class PreparedData:
     def _question_table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         if split not in self.splits:
             raise EcgDataError(f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}")
-        return pq.read_table(self.folder / "questions" / f"{split}.parquet", columns=columns)
+        path = self.folder / "questions" / f"{split}.parquet"
+        try:
+            table = pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise EcgDataError(f"{path} cannot be read: {' '.join(str(error).split())}; prepare anew") from error
+        _check_questions(path, table, columns)
+        return table
 
     def template_options(self) -> dict[int, list[str]]:
         """The valid answers of every template."""
-        stored = _read_json(self.folder / "template_options.json")
+        path = self.folder / "template_options.json"
+        stored = _read_json(path)
+        for key, options in stored.items():
+            is_list = isinstance(options, list) and all(isinstance(option, str) for option in options)
+            if not key.removeprefix("-").isdecimal() or not is_list:
+                raise EcgDataError(f"{path}: expected a list of answers for a template's number; prepare anew")
         return {int(key): value for key, value in stored.items()}
 
     def metadata(self) -> dict[int, dict[str, Any]]:
@@ -172,12 +190,31 @@ class PreparedData:
         return sorted(numbers.unique().to_pylist())
 
 
+def _check_questions(path: Path, table: pa.Table, columns: list[str] | None) -> None:
+    """Refuse a table that lacks a column of questions, or has it of another kind."""
+    wanted = {field.name: field.type for field in QUESTION_FEATURES.arrow_schema}
+    for name in columns or wanted:
+        if name not in table.column_names:
+            raise EcgDataError(f"{path} cannot be read: it has no column {name!r}; prepare anew")
+        got, expected = table.schema.field(name).type, wanted[name]
+        if not _is_alike(got, expected):
+            raise EcgDataError(f"{path} cannot be read: column {name!r} is {got}, expected {expected}; prepare anew")
+
+
+def _is_alike(got: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a column holds whole numbers, texts or lists as expected, whatever their width."""
+    kinds = (pa.types.is_integer, lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if pa.types.is_list(got) or pa.types.is_large_list(got):
+        return pa.types.is_list(expected) and _is_alike(got.value_type, expected.value_type)
+    return any(is_kind(got) and is_kind(expected) for is_kind in kinds)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EcgDataError(f"cannot read {path}: {error.strerror or error}; prepare anew") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EcgDataError(f"{path}: not JSON ({error}); prepare anew") from error
     if not isinstance(content, dict):
         raise EcgDataError(f"{path}: expected an object, got {type(content).__name__}; prepare anew")

@@ -253,8 +253,11 @@ class EcgPrompt:
             raise EcgDataError(
                 f"cannot read {path}: {error.strerror or error}; make the folder with `ecgbyte extend-llm`"
             ) from error
-        except (ValueError, TypeError) as error:
-            raise EcgDataError(f"{path}: not an ECG prompt ({error})") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EcgDataError(
+                f"{path}: not an ECG prompt ({error}); if a newer ecgbyte-hf wrote it, upgrade, else make the folder "
+                "with `ecgbyte extend-llm`"
+            ) from error
 
 
 def _check_context(context: Any) -> None:

@@ -72,7 +72,7 @@ def read_metadata(path: str | Path) -> dict[int, dict[str, Any]]:
         return {}
     try:
         rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise EcgDataError(f"{path} is damaged ({error}); prepare anew with --overwrite") from error
     return {row.pop("ecg_id"): row for row in rows}
 

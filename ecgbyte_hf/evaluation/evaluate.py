@@ -183,6 +183,7 @@ def evaluate_predictions(
         "evaluate",
         arguments,
         data_hash=prepared.report["data_hash"],
+        data_source=prepared.report.get("source"),
     )
     write_json(output, report)
     return report

@@ -17,6 +17,7 @@ from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.weights_ecg import refuse_damaged_weights
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +91,20 @@ class EcgLanguageModel:
 
         Raises:
             EcgDataError: no model or no ECG tokenizer is found; the message says where it was looked for.
+            EcgFileError: the weights are truncated or damaged.
         """
         parts = ModelFolder.find(model_name_or_path, ecg)
 
         import torch
         from transformers import AutoModelForCausalLM
 
-        model: Any = AutoModelForCausalLM.from_pretrained(parts.base or parts.folder, dtype=dtype)
+        with refuse_damaged_weights(parts.base or parts.folder):
+            model: Any = AutoModelForCausalLM.from_pretrained(parts.base or parts.folder, dtype=dtype)
         if parts.base is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, parts.folder)
+            with refuse_damaged_weights(parts.folder):
+                model = PeftModel.from_pretrained(model, parts.folder)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = parts.language_model_class()
         return (cls if issubclass(cls, kind) else kind)(model.to(target).eval(), *parts.load_texts())

@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .errors_ecg_byte import EncoderError
+from .weights_ecg import refuse_damaged_weights
 
 
 class EcgEncoderPreTrainedModel(PreTrainedModel):
@@ -27,6 +28,16 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
 
     base_model_prefix = "encoder"
     auto_classes: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as ever.
+
+        Raises:
+            EcgFileError: the weights are truncated or damaged.
+        """
+        with refuse_damaged_weights(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Save as ever, with the code, and with an `auto_map` that names all classes of the code.

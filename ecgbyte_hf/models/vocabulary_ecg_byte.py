@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ from .errors_ecg_byte import CalibrationError, LeadError, SamplingRateError, Voc
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 ECG_BYTE_FILE = "ecg_byte.json"
 FORMAT_VERSION = 1
+#: Version -> what makes a file's content that of the next version. There has been none before 1.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+#: Bytes of a JSON file that is read; 100,000 merges take 2 million.
+LARGEST_JSON = 1 << 26
 LEAD_BOUNDARIES = ("cross", "split")
 ALGORITHMS = ("greedy", "bpe")
 # The last four ids of every vocabulary. A user may give a role to another token (`tokenizer.pad_token = ...`), as with
@@ -59,10 +63,15 @@ def read_json_object(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]
     try:
         # Not through an OSError: transformers would replace it by one that names no file.
         with open(path, encoding="utf-8", newline="") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST_JSON:
+                raise VocabularyError(f"{path}: got {size} bytes, expected at most {LARGEST_JSON}; is it this file?")
             text = file.read()
         content = json.loads(text)
     except OSError as error:
         raise VocabularyError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except VocabularyError:
+        raise
     except (ValueError, RecursionError) as error:
         raise VocabularyError(f"{path}: not a JSON file ({error}); save or download it again") from error
     if not isinstance(content, dict):
@@ -77,13 +86,8 @@ def read_ecg_byte_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         VocabularyError: not such a file, or of another version.
         CalibrationError: its calibration is malformed.
     """
-    stored = read_json_object(path)[1]
+    stored = _of_this_version(path, read_json_object(path)[1])
     wanted = {"version", "alphabet", "algorithm", "lead_boundary", "sampling_rate", "leads", "calibration", "merges"}
-    if "version" in stored and stored["version"] != FORMAT_VERSION:
-        raise VocabularyError(
-            f"{path}: version {stored['version']!r}; this ecgbyte_hf reads version {FORMAT_VERSION}; upgrade "
-            "ecgbyte-hf"
-        )
     if not wanted <= stored.keys():
         raise VocabularyError(
             f"{path}: not an ECG-Byte vocabulary; missing {', '.join(sorted(wanted - stored.keys()))}"
@@ -99,6 +103,24 @@ def read_ecg_byte_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         stored["calibration"] = EcgCalibration(**calibration)
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from error
+    return stored
+
+
+def _of_this_version(path: str | os.PathLike[str], stored: dict[str, Any]) -> dict[str, Any]:
+    """The content as this version writes it: an older one is migrated where that is known, a newer one refused."""
+    if "version" not in stored:
+        return stored  # what is missing is named with the rest
+    version = stored["version"]
+    while isinstance(version, int) and version < FORMAT_VERSION and version in MIGRATIONS:
+        stored = {**MIGRATIONS[version](stored), "version": version + 1}
+        version += 1
+    if isinstance(version, bool) or version != FORMAT_VERSION:
+        is_older = isinstance(version, int) and not isinstance(version, bool) and version < FORMAT_VERSION
+        advice = "save it again with the ecgbyte-hf that wrote it, or train it anew" if is_older else "upgrade"
+        raise VocabularyError(
+            f"{path}: version {version!r}; this ecgbyte_hf reads version {FORMAT_VERSION}; "
+            f"{advice}{'' if is_older else ' ecgbyte-hf'}"
+        )
     return stored
 
 

@@ -18,6 +18,7 @@ from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
+from ecgbyte_hf.models.weights_ecg import refuse_damaged_weights
 from ecgbyte_hf.training.token_waveforms import waveform_features
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def extend_llm(
         VocabularyError: the tokenizer splits an ECG token, already had some of them, or has no end of sequence; or an
             unknown `init`; or a chat template that is absent or cannot be read.
         EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
+        EcgFileError: the model's weights are truncated or damaged.
     """
     if init not in ROW_INITS:
         raise VocabularyError(f"unknown init {init!r}; known: {', '.join(ROW_INITS)}")
@@ -158,13 +160,15 @@ class ExtendableModel:
         Raises:
             BudgetError: the prompt's `max_length` is more than the model has positions for.
             EcgDataError: an unknown `prompt_format`, or a system prompt that is no part of it.
+            EcgFileError: the model's weights are truncated or damaged.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         check_prompt_format(prompt_format, system_prompt)
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        with refuse_damaged_weights(name):
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and prompt.max_length > positions:
             raise BudgetError(

@@ -120,6 +120,7 @@ def train_tokenizer(
                 "seed": seed,
             },
             data_hash=prepared.report["data_hash"],
+            data_source=prepared.report.get("source"),
         ),
     }
     write_json(Path(output_dir) / "training.json", report)

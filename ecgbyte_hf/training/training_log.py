@@ -40,11 +40,11 @@ def write_training_log(
     Returns:
         The JSON file.
     """
-    hashes = None
+    rows: dict[str, Any] = {}
     if data is not None and (encoded := read_object(Path(data) / "encode.json")):
-        hashes = encoded.get("provenance", {}).get("data_hash")
-    block = provenance("sft", arguments, data_hash=hashes)
-    content = {"history": list(history), "provenance": block}
+        rows = encoded.get("provenance", {})
+    block = provenance("sft", arguments, data_hash=rows.get("data_hash"), data_source=rows.get("data_source"))
+    content: dict[str, Any] = {"history": list(history), "provenance": block}
     if model is not None:
         content["parameters"] = count_parameters(model)
     path = write_json(Path(folder) / LOG_FILE, content)

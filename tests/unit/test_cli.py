@@ -186,16 +186,16 @@ class TestErrors:
         def interrupted(_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_env", interrupted)
-        assert run("env") == 130
-        assert capsys.readouterr().err == "ecgbyte env: interrupted\n"
+        monkeypatch.setattr(cli, "_seeds", interrupted)
+        assert run("seeds", "report.json", "--output", "seeds.json") == 130
+        assert capsys.readouterr().err == "ecgbyte seeds: interrupted\n"
 
     def test_a_missing_package_names_the_extra(self, monkeypatch, capsys):
         def missing(_):
             raise ImportError("No module named 'matplotlib'")
 
-        monkeypatch.setattr(cli, "_env", missing)
-        assert run("env") == 1
+        monkeypatch.setattr(cli, "_seeds", missing)
+        assert run("seeds", "report.json", "--output", "seeds.json") == 1
         assert "pip install 'ecgbyte-hf[all]'" in capsys.readouterr().err
 
 
