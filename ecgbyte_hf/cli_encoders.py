@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,8 @@ def _pretrain_encoder(options: argparse.Namespace) -> int:
         start=start,
         options=training,
     )
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # one of several processes says it
     for line in _lines(report):
         _say(line)
     _say(f"saved in {options.output}")

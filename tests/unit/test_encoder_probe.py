@@ -39,7 +39,7 @@ def encoder(prepared):
     """A small ResNet that has seen the 160 training ECGs with their labels."""
     folder = prepared.folder.with_name("resnet")
     options = PretrainOptions(
-        max_steps=80, batch_size=32, schedule="linear", learning_rate=3e-3, warmup_steps=8, eval_steps=40, use_cpu=True
+        max_steps=60, batch_size=32, schedule="linear", learning_rate=3e-3, warmup_steps=6, eval_steps=30, use_cpu=True
     )
     start = EncoderStart(tiny=(64, 3))
     pretrain_encoder(prepared, folder, encoder_named("merl-resnet"), start=start, options=options)
