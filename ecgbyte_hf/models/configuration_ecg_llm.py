@@ -82,6 +82,14 @@ class EcgLlmConfig(PreTrainedConfig):
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", True))
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, without the folders that the parts came from."""
+        settings: dict[str, Any] = super().to_dict()
+        for name in self.sub_configs:
+            if isinstance(settings.get(name), dict):
+                settings[name].pop("_name_or_path", None)
+        return settings
+
     @property
     def feature_sizes(self) -> tuple[int, ...]:
         """Sizes of the parts of what the encoder gives for each token."""

@@ -112,10 +112,9 @@ def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:
             raise EcgError(
                 f"PEFT knows no layers of {config.text_config.model_type}; give --lora_target_modules all-linear"
             )
-    if given == "all-linear":
+    names = [given] if isinstance(given, str) else sorted(given)
+    if names == ["all-linear"]:
         names = _linear_layers(config.text_config)
-    else:
-        names = [given] if isinstance(given, str) else sorted(given)
     peft_config.target_modules = r".*\.language_model\.(?:.*\.)?(?:" + "|".join(names) + ")"
     whole = [*(peft_config.modules_to_save or []), "projector", *(["encoder"] if train_encoder else [])]
     peft_config.modules_to_save = list(dict.fromkeys(whole))

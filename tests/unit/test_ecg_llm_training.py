@@ -112,6 +112,8 @@ class TestExtend:
         assert mine.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in mine.items())
         assert json.loads((ecg_llm / "config.json").read_text())["model_type"] == "ecg_llm"
         assert EcgPrompt.load(ecg_llm) == PROMPT
+        # No folder of this machine goes to the Hub with it.
+        assert not any(str(encoder.parent) in path.read_text() for path in ecg_llm.glob("*.json"))
 
     def test_features_have_mean_zero_and_deviation_one(self, ecg_llm, small_prepared):
         asked = EcgLanguageModel.load(ecg_llm, device="cpu")
