@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ecgbyte_hf import __version__
+from ecgbyte_hf.cli_convert import add_commands as add_convert
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
@@ -120,6 +121,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_compare(add)
     _add_seeds(add)
     _add_plot(add)
+    add_convert(add)
     return parser, commands
 
 
