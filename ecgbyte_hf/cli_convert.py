@@ -169,7 +169,7 @@ def _say_model(model: dict[str, Any], left_out: list[str]) -> None:
         f"LoRA of rank {model['lora_rank']} on {', '.join(model['lora_modules'])}" if model["lora_rank"] else "no LoRA"
     )
     _say(
-        f"{model['tokens_taken_over']} token rows taken over, {model['dead_rows']} that never occur left out; "
+        f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} that never occur left out; "
         f"{adapter}"
     )
     if left_out:

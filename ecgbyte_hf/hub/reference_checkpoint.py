@@ -202,15 +202,15 @@ def _state_of(content: Any, where: str) -> dict[str, torch.Tensor]:
     state = content
     if isinstance(content, dict):
         state = next((content[name] for name in STATE_NAMES if isinstance(content.get(name), dict)), content)
-    is_state = isinstance(state, dict) and state
-    wrong = is_state and next(
-        (k for k, v in state.items() if type(k) is not str or not isinstance(v, torch.Tensor)), None
-    )
-    if not is_state or wrong is not None:
-        got = f"{str(wrong)[:50]!a} among its keys" if wrong is not None else f"a {type(content).__name__}"
-        raise EcgFileError(
-            f"{where}: got {got}, expected a state dictionary of tensors under {', '.join(STATE_NAMES)}, or alone"
-        )
+    if not isinstance(state, dict) or not state:
+        got = "an empty dictionary" if isinstance(state, dict) else f"a {type(state).__name__}"
+        raise EcgFileError(f"{where}: got {got}, expected a state dictionary under {', '.join(STATE_NAMES)}, or alone")
+    for key, value in state.items():
+        if type(key) is not str or not isinstance(value, torch.Tensor):
+            raise EcgFileError(
+                f"{where}: got a {type(value).__name__} under {str(key)[:50]!a}, expected tensors by name; it is not a "
+                "state dictionary"
+            )
     # DistributedDataParallel names everything `module.`; the paper's code saves without it, others do not.
     keys = list(state)
     prefix = "module." if all(key.startswith("module.") for key in keys) else ""

@@ -45,7 +45,7 @@ class ConvertedModel:
 
     Attributes:
         tokens_taken_over: Rows of ECG tokens, start, end and padding.
-        dead_rows: Rows of the reference's tokens that never occur.
+        rows_left_out: Rows of the reference's tokens that never occur, and of padding where the base has its own.
         vocab_size: Tokens of the new tokenizer.
         tied: Whether input and output embeddings share their weights.
         lora_rank: Of the adapter; `None` for a model that was trained as a whole.
@@ -54,7 +54,7 @@ class ConvertedModel:
     """
 
     tokens_taken_over: int
-    dead_rows: int
+    rows_left_out: int
     vocab_size: int
     tied: bool
     lora_rank: int | None
@@ -134,7 +134,7 @@ def convert_language_model(
         rank, modules = _save_adapter(folder / "adapter", lora, model, base_place, lora_alpha, checkpoint.where)
     return ConvertedModel(
         tokens_taken_over=len(rows) - num_old,
-        dead_rows=len(reference) - len(rows),
+        rows_left_out=len(reference) - len(set(rows)),
         vocab_size=len(tokenizer),
         tied=tied,
         lora_rank=rank,

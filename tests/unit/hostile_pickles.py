@@ -19,6 +19,9 @@ class Asks:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return self.call
 
+    def __call__(self) -> None:
+        """`pickle` wants to call what it is given as a function."""
+
 
 class Plain:
     """An ordinary object."""
@@ -110,7 +113,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
     """What no pickler ends with."""
     return {
         "empty": (b"", "not a whole pickle"),
-        "no pickle": (b"PK\x03\x04 something else", ""),
+        "no pickle": (b"PK\x03\x04 something else", "not a whole pickle"),
         "trailing": (pickle.dumps([1]) + b"\x00", "1 bytes behind the end"),
         "two pickles": (pickle.dumps([1]) + pickle.dumps([2]), "behind the end"),
         "nothing left": (b"\x80\x02.", "ends with 0 values"),

@@ -4,8 +4,8 @@ import struct
 import numpy as np
 import pytest
 
-from ecgbyte_hf import EcgCalibration
 from ecgbyte_hf.hub.reference_percentiles import read_percentiles
+from ecgbyte_hf.models.calibration_ecg_byte import EcgCalibration
 from ecgbyte_hf.models.errors_ecg_byte import CalibrationError, EcgFileError
 
 
@@ -14,7 +14,8 @@ def text(value: str) -> bytes:
 
 
 def dtype(code: str, order: str) -> bytes:
-    state = b"(K\x03" + text(order) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+    flags = b"K\x3f" if code == "O8" else b"K\x00"  # of objects: counted, and not raw bytes
+    state = b"(K\x03" + text(order) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff" + flags + b"t"
     return b"cnumpy\ndtype\n" + text(code) + b"\x89\x88\x87R" + state + b"b"
 
 

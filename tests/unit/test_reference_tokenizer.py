@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rust_bpe
 from reference_twin import ReferenceTwin, cleaned_signals, letters, record_paths
 
+import rust_bpe
 from ecgbyte_hf import EcgByteProcessor, EcgByteTokenizer, EcgCalibration
 from ecgbyte_hf.cli import main
 from ecgbyte_hf.hub.reference_tokenizer import convert_tokenizer, make_processor, read_reference_vocabulary
