@@ -97,6 +97,7 @@ def convert_ecg_byte_checkpoint(
         profile=profile,
     )
     checkpoint = read_checkpoint(path)
+    report = _report(checkpoint, path, "ecg-byte", None)
     with whole_folder(output_dir) as partial:
         converted = convert_language_model(
             checkpoint,
@@ -110,8 +111,7 @@ def convert_ecg_byte_checkpoint(
             revision=revision,
         )
         checkpoint.check_empty("a language model of kind ecg-byte")
-        report = {
-            **_report(checkpoint, path, "ecg-byte", None),
+        report |= {
             "tokenizer": source_report(vocabulary),
             "language_model": asdict(converted),
             "provenance": _provenance(base=base, revision=revision, max_length=max_length, lora_alpha=lora_alpha),

@@ -208,8 +208,8 @@ def _state_of(content: Any, where: str) -> dict[str, torch.Tensor]:
     for key, value in state.items():
         if type(key) is not str or not isinstance(value, torch.Tensor):
             raise EcgFileError(
-                f"{where}: got a {type(value).__name__} under {str(key)[:50]!a}, expected tensors by name; it is not a "
-                "state dictionary"
+                f"{where}: got a {type(value).__name__} under {str(key)[:50]!a}, expected tensors by name; it is not "
+                "a state dictionary"
             )
     # DistributedDataParallel names everything `module.`; the paper's code saves without it, others do not.
     keys = list(state)

@@ -128,7 +128,8 @@ def convert_language_model(
         from ecgbyte_hf.training.extend_llm import save_ecg_parts
 
         save_ecg_parts(place, processor, prompt)
-    rank, modules = None, ()
+    rank: int | None = None
+    modules: tuple[str, ...] = ()
     if lora:
         base_place = str(((final_folder or folder) / "base").resolve())
         rank, modules = _save_adapter(folder / "adapter", lora, model, base_place, lora_alpha, checkpoint.where)
