@@ -57,7 +57,7 @@ def add_commands(add: Adder) -> None:
     models.add_argument(
         "--max-length", type=int, metavar="TOKENS", help="the paper's --pad_to_max and 4 (default: 1024)"
     )
-    models.add_argument("--lora-alpha", type=float, metavar="ALPHA", help="a checkpoint does not say it (default: 32)")
+    models.add_argument("--lora-alpha", type=int, metavar="ALPHA", help="a checkpoint does not say it (default: 32)")
     models.add_argument("--revision", help="of --base on the Hub")
 
 

@@ -63,7 +63,7 @@ def convert_ecg_byte_checkpoint(
     leads: Sequence[str] = REFERENCE_LEADS,
     profile: str = "reference",
     max_length: int = 1024,
-    lora_alpha: float = LORA_ALPHA,
+    lora_alpha: int = LORA_ALPHA,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Convert a language model that reads ECG tokens.
@@ -131,7 +131,7 @@ def convert_encoder_checkpoint(
     sampling_rate: float = 250,
     leads: Sequence[str] = REFERENCE_LEADS,
     profile: str = "reference",
-    lora_alpha: float = LORA_ALPHA,
+    lora_alpha: int = LORA_ALPHA,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Convert a model of the two-stage baselines.

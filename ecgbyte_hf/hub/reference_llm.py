@@ -76,7 +76,7 @@ def convert_language_model(
     processor: Any = None,
     prompt: EcgPrompt | None = None,
     final_folder: Path | None = None,
-    lora_alpha: float = LORA_ALPHA,
+    lora_alpha: int = LORA_ALPHA,
     revision: str | None = None,
 ) -> ConvertedModel:
     """Write the language model in a checkpoint, whose tensors are taken out of it.
@@ -283,7 +283,7 @@ def _take_generation_config(model: Any, base: str, revision: str | None) -> None
     from transformers import GenerationConfig
 
     try:
-        model.generation_config = GenerationConfig.from_pretrained(base, revision=revision)
+        model.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
     except OSError:
         return
 
@@ -292,7 +292,7 @@ def _take_generation_config(model: Any, base: str, revision: str | None) -> None
 
 
 def _save_adapter(
-    folder: Path, lora: dict[str, dict[str, torch.Tensor]], model: Any, base: str, alpha: float, where: str
+    folder: Path, lora: dict[str, dict[str, torch.Tensor]], model: Any, base: str, alpha: int, where: str
 ) -> tuple[int, tuple[str, ...]]:
     """Write a PEFT adapter; its rank, and the names of the adapted layers."""
     from peft import LoraConfig

@@ -118,9 +118,10 @@ def read_plain_pickle(content: bytes, where: str, *, admitted: Collection[str] =
     try:
         for opcode, argument, position in pickletools.genops(content):
             if opcode.name == "STOP":
-                if position + 1 != len(content):
+                behind = len(content) - 1 - (position or 0)
+                if behind:
                     raise EcgFileError(
-                        f"{where}: {len(content) - position - 1} bytes behind the end of the pickle; it is damaged, "
+                        f"{where}: {behind} bytes behind the end of the pickle; it is damaged, "
                         "or something was hidden there"
                     )
                 return machine.result()

@@ -114,7 +114,7 @@ class TestFiles:
             ({"model": {"a": torch.ones(3, 3).to_sparse()}}, "a is no dense tensor"),
         ],
     )
-    @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+    @pytest.mark.filterwarnings("ignore::UserWarning")
     def test_other_contents(self, tmp_path, content, match):
         torch.save(content, tmp_path / "m.pth")
         with pytest.raises(EcgFileError, match=match):
