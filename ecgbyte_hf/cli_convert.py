@@ -23,8 +23,8 @@ def add_commands(add: Adder) -> None:
         _convert,
         "Convert a tokenizer or a checkpoint that the ECG-Byte paper's code wrote; nothing in it is run.",
         "ecgbyte convert tokenizer tokenizer_3500.pkl --percentiles stats.npy --output ecg-byte\n"
-        "  ecgbyte convert checkpoint best_model.pth --kind ecg-byte --base meta-llama/Llama-3.2-1B \\\n"
-        "    --tokenizer tokenizer_3500.pkl --percentiles stats.npy --output llama-ecg\n"
+        "  ecgbyte convert checkpoint best_model.pth --kind ecg-byte --base meta-llama/Llama-3.2-1B "
+        "--tokenizer tokenizer_3500.pkl --percentiles stats.npy --output llama-ecg\n"
         "  ecgbyte convert checkpoint best_model.pth --kind resnet --stage 1 --output ecg-resnet",
     )
     command.add_argument("what", choices=("tokenizer", "checkpoint"), help="the kind of the file")
