@@ -98,7 +98,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "a deep key": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "a key of type tuple"),
         "deep marks": (b"\x80\x02" + b"(" * 50_000 + b".", "nests"),
         "a list in itself": (b"\x80\x02]q\x00h\x00a.", ""),
-        "many objects": (b"\x80\x02](" + b"]" * 9_000 + b"e" + (b"(" + b"]" * 9_000 + b"e") * 120 + b".", "objects"),
+        "many objects": (b"\x80\x02](" + b"]" * 9_000 + b"e" + (b"(" + b"]" * 9_000 + b"e") * 2 + b".", "objects"),
         "a long number": (b"\x80\x02\x8b" + struct.pack("<i", 5000) + b"\x01" * 5000 + b".", "LONG4"),
         "a number of 255 bytes": (b"\x80\x02\x8a\xff" + b"\x01" * 255 + b".", "bits"),
         "a number of many digits": (b"I" + b"9" * 5000 + b"\n.", "not a whole pickle"),
