@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_cards, cli_encoders, cli_env, cli_systems
+from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_systems
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
@@ -124,6 +124,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     cli_encoders.add_commands(add)
     cli_systems.add_commands(add)
     cli_cards.add_commands(add)
+    cli_convert.add_commands(add)
     return parser, commands
 
 
