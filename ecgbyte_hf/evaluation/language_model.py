@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -75,20 +76,26 @@ class EcgLanguageModel:
         ecg: str | Path | None = None,
         device: str | None = None,
         dtype: Any = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> EcgLanguageModel:
-        """Load a model folder: a whole model, or a PEFT adapter whose base was extended by `ecgbyte extend-llm`.
+        """Load a model: a whole one, or a PEFT adapter whose base was extended by `ecgbyte extend-llm`.
 
         Args:
-            model_name_or_path: What `trl sft` wrote.
+            model_name_or_path: What `trl sft` wrote, or the name of such a model on the Hub. The base of an adapter
+                may be there too.
             ecg: The folder with the ECG tokenizer and the prompt; by default `ecg_byte/` in the model's folder, or
                 in that of its adapter's base model.
             device: Such as `"cuda"`; the best one there is by default.
             dtype: Of the weights in memory; as they were saved by default.
+            revision: Of a model on the Hub: branch, tag or commit.
+            token: For a private one; by default the one that is logged in, or `HF_TOKEN`.
 
         Raises:
             EcgDataError: no model or no ECG tokenizer is found; the message says where it was looked for.
+            EcgHubError: the Hub does not have or give the model.
         """
-        parts = ModelFolder.find(model_name_or_path, ecg)
+        parts = ModelFolder.find(model_name_or_path, ecg, revision=revision, token=token)
 
         import torch
         from transformers import AutoModelForCausalLM
@@ -335,14 +342,24 @@ class ModelFolder:
     ecg_folder: Path
 
     @classmethod
-    def find(cls, folder: str | Path, ecg: str | Path | None = None) -> ModelFolder:
-        """Look for all parts.
+    def find(
+        cls,
+        folder: str | Path,
+        ecg: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> ModelFolder:
+        """Look for all parts, here or on the Hub; see `EcgLanguageModel.load` for the arguments.
 
         Raises:
             EcgDataError: no model or no ECG tokenizer is found.
+            EcgHubError: the Hub does not have or give a part.
         """
-        folder = Path(folder)
-        base = _adapter_base(folder)
+        if not Path(folder).is_dir() and not is_repo_id(str(folder)):
+            raise EcgDataError(f"{folder} is not a folder with a language model, and no USER/NAME on the Hub")
+        folder = local_or_hub_folder(folder, made_by="trl sft", revision=revision, token=token)
+        base = _adapter_base(folder, token)
         return cls(folder, base, _ecg_folder(folder, base, ecg))
 
     def load_texts(self) -> tuple[Any, Any, EcgPrompt, str]:
@@ -369,17 +386,17 @@ def _identity(folder: Path) -> str:
     return f"{folder} {files_fingerprint(weights)}"
 
 
-def _adapter_base(folder: Path) -> Path | None:
-    """The base model of an adapter; `None` for a whole model."""
-    if not folder.is_dir():
-        raise EcgDataError(f"{folder} is not a folder with a language model")
+def _adapter_base(folder: Path, token: str | bool | None) -> Path | None:
+    """The base model of an adapter, fetched where it is on the Hub; `None` for a whole model."""
     config = folder / "adapter_config.json"
     if not config.is_file():
         return None
     try:
-        return Path(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
+        stored = json.loads(config.read_text(encoding="utf-8"))
+        base, revision = Path(stored["base_model_name_or_path"]), stored.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EcgDataError(f"{config}: expected JSON with base_model_name_or_path") from error
+    return local_or_hub_folder(base, made_by="ecgbyte extend-llm", revision=revision, token=token)
 
 
 def _ecg_folder(folder: Path, base: Path | None, ecg: str | Path | None) -> Path:

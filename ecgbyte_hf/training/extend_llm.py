@@ -14,9 +14,10 @@ from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_chat_format
+from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, VocabularyError
 from ecgbyte_hf.training.token_waveforms import waveform_features
 
 logger = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ def load_prompter(
     """The prompter of an extended model's folder, without loading its weights.
 
     Args:
-        model_dir: What `extend_llm` wrote.
+        model_dir: What `extend_llm` wrote, here or on the Hub.
         prepared: Where the signals are.
         view: `"true"` or `"question_only"`.
         context: What the rows tell about the patient; by default what the model was extended for, or nothing.
@@ -243,7 +244,8 @@ def load_prompter(
 
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 
-    subfolder = Path(model_dir) / ECG_SUBFOLDER
+    model_dir = _extended_folder(model_dir)
+    subfolder = model_dir / ECG_SUBFOLDER
     prompt = EcgPrompt.load(subfolder).settle(window_seconds=prepared.window_seconds, context=context)
     processor = EcgByteProcessor.from_pretrained(subfolder)
     prepared.check_processor(processor)
@@ -252,10 +254,28 @@ def load_prompter(
 
 
 def keep_settings(model_dir: str | Path, prompt: EcgPrompt) -> None:
-    """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them."""
-    subfolder = Path(model_dir) / ECG_SUBFOLDER
-    if EcgPrompt.load(subfolder) != prompt:
-        prompt.save(subfolder)
+    """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them.
+
+    Raises:
+        EcgDataError: the model is on the Hub, where nothing can be noted, and the rows are not as it says.
+    """
+    folder = _extended_folder(model_dir)
+    if EcgPrompt.load(folder / ECG_SUBFOLDER) == prompt:
+        return
+    if folder == Path(model_dir):
+        prompt.save(folder / ECG_SUBFOLDER)
+    elif prompt.context or prompt.window_seconds:
+        raise EcgDataError(
+            f"{model_dir} is on the Hub and was not extended for these rows, which tell {prompt.context or 'nothing'} "
+            f"of windows of {prompt.window_seconds or 0:g} s (0: whole records); download it and name the folder, so "
+            "that this can be noted there"
+        )
+
+
+def _extended_folder(model_dir: str | Path) -> Path:
+    return (
+        local_or_hub_folder(model_dir, made_by="ecgbyte extend-llm") if is_repo_id(str(model_dir)) else Path(model_dir)
+    )
 
 
 def _take_over_chat(tokenizer: Any, model: Any, prompt: EcgPrompt, system_prompt: str | None) -> EcgPrompt:

@@ -1,0 +1,1 @@
+"""Sharing on the Hugging Face Hub: what is pushed, and what is checked before."""
