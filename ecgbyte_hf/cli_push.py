@@ -20,7 +20,7 @@ def add_commands(add: Adder) -> None:
     command = add(
         "push",
         _push,
-        "Publish a tokenizer, data set, encoder or language model on the Hugging Face Hub, checked before. Broken off, "
+        "Check a tokenizer, data set, encoder or language model and publish it on the Hugging Face Hub. Broken off, "
         "the same command goes on.",
         "ecgbyte push ecg-byte someone/ecg-byte --dry-run\n"
         "  ecgbyte push sft someone/ecg-llm --base someone/llama-ecg --license llama3.2\n"

@@ -28,10 +28,10 @@ def is_repo_id(name: str) -> bool:
 
 
 def without_tokens(text: str) -> str:
-    """A text in which nobody finds a token of the Hub, in one line.
+    r"""A text in which nobody finds a token of the Hub, in one line.
 
     Example:
-        >>> without_tokens("Bearer hf_abcdefgh\\nrefused")
+        >>> without_tokens("Bearer hf_abcdefgh\nrefused")
         'Bearer hf_... refused'
     """
     return _TOKEN.sub("hf_...", " ".join(text.split()))

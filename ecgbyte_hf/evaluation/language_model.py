@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ecgbyte_hf.data.chat import EcgPrompter
-from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
+from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -107,6 +108,48 @@ class EcgLanguageModel:
             model = PeftModel.from_pretrained(model, parts.folder)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(target).eval(), *parts.load_texts())
+
+    def save_pretrained(self, save_directory: str | Path) -> Path:
+        """Write everything that `load` needs: weights, tokenizer, and `ecg_byte/`.
+
+        Args:
+            save_directory: Folder to write.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(save_directory)
+        self.model.save_pretrained(folder)
+        self.lm_tokenizer.save_pretrained(folder)
+        self.processor.save_pretrained(folder / ECG_SUBFOLDER)
+        self.prompt.save(folder / ECG_SUBFOLDER)
+        return folder
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, revision: str | None = None, token: str | bool | None = None
+    ) -> str:
+        """Upload everything that `load` needs; `ecgbyte push` checks it first, and adds a card.
+
+        Args:
+            repo_id: `USER/NAME`; made where it is not there.
+            private: Make a new repository private.
+            revision: Branch, which must be there.
+            token: By default the one that is logged in, or `HF_TOKEN`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            EcgHubError: the Hub refuses it.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder, hub_errors(repo_id, revision=revision):
+            self.save_pretrained(folder)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision)
+        return str(commit.commit_url)
 
     @cached_property
     def prompt_tokenizer(self) -> PromptTokenizer:
