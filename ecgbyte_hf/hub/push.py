@@ -156,17 +156,17 @@ def push_folder(
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
     card = stage.folder / CARD
     is_there = card.is_file()
-    is_machine_made = is_there and _MACHINE_MADE in card.read_text(encoding="utf-8")
-    if not is_there or is_machine_made or options.rewrite_card:
-        write_card = _card_writer()
-        if write_card is None:
+    is_stale = is_there and _is_stale(source)
+    if not is_there or options.rewrite_card or _is_machine_made(card, is_stale=is_stale):
+        cards = _card_writer()
+        if cards is None:
             if not is_there:
                 stage.problems.append(f"{CARD} is missing: say there what it is, how it was made and its licence")
             return
         card.unlink(missing_ok=True)
-        write_card(stage.folder, kind=stage.kind, repo_id=repo_id, license=options.license)
+        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, license=options.license)
         stage.notes.append(f"{CARD} was written")
-    elif _is_stale(source):
+    elif is_stale:
         stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
     metadata = _card_metadata(card, stage)
     if options.license and metadata.get("license") not in (None, options.license):
@@ -176,10 +176,19 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
 
 
 def _card_writer() -> Any:
+    """The module that writes cards; `None` where it or its Jinja is not installed."""
     try:
-        return import_module("ecgbyte_hf.hub.cards").write_card
+        return import_module("ecgbyte_hf.hub.cards")
     except ModuleNotFoundError:
         return None
+
+
+def _is_machine_made(card: Path, *, is_stale: bool) -> bool:
+    """Whether nobody's words are lost with a card: a trainer's, or an outdated one of ours that nobody changed."""
+    if _MACHINE_MADE in card.read_text(encoding="utf-8"):
+        return True
+    has_own_card = getattr(_card_writer(), "has_own_card", None)
+    return is_stale and has_own_card is not None and not has_own_card(card)
 
 
 def _is_stale(source: Path) -> bool:
