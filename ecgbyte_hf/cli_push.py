@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 Command = Callable[[argparse.Namespace], int]
 Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
+_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png")
 # As in `hub/kinds.py`.
 KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
 
@@ -72,6 +74,9 @@ def _merged(folder: Path, place: Path) -> Path:
     _, processor, prompt, _ = parts.load_texts()
     merged = merge_adapter(str(parts.base), folder, place / folder.name, dtype="auto")
     save_ecg_parts(merged, processor, prompt)
+    for name in _KEPT_WHEN_MERGED:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, merged)
     return merged
 
 

@@ -270,7 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
             found = pattern.fullmatch(path)
             if found and method == self.command:
                 with self.hub.lock:
-                    return function(self, {key: value for key, value in found.groupdict().items() if value is not None})
+                    return function(
+                        self, {key: value for key, value in found.groupdict().items() if value is not None}
+                    )
         self.hub.unknown.append(f"{self.command} {path}")
         raise HubError(404, None, "unknown route")
 

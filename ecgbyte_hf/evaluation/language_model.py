@@ -126,7 +126,12 @@ class EcgLanguageModel:
         return folder
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, revision: str | None = None, token: str | bool | None = None
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> str:
         """Upload everything that `load` needs; `ecgbyte push` checks it first, and adds a card.
 

@@ -135,9 +135,7 @@ def _prompt_problems(files: Files, prefix: str) -> list[str]:
 
     wanted = len(ALPHABET) + len(read_ecg_byte_file(files[f"{prefix}ecg_byte.json"])["merges"])
     if known != wanted:
-        return [
-            f"tokenizer.json knows {known} ECG tokens and {prefix}ecg_byte.json has {wanted}: of different models"
-        ]
+        return [f"tokenizer.json knows {known} ECG tokens and {prefix}ecg_byte.json has {wanted}: of different models"]
     return []
 
 

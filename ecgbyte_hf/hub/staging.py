@@ -127,7 +127,8 @@ def _add(stage: Stage, name: str, path: Path, dropped_columns: Sequence[str]) ->
         # The reader of a prepared folder looks for all columns of its records.
         without_columns(path, dropped_columns, target, keep_names=name.startswith("records/"))
         return
-    content, changes = None, []
+    content: bytes | None = None
+    changes: list[str] = []
     if path.suffix == ".json":
         try:
             content, changes = scrubbed_json(path)

@@ -195,7 +195,8 @@ def expected(folders, record):
 def run(code: str, *arguments: object, environment: dict[str, str], cwd: Path) -> dict:
     """Run code in a process of its own; its last line is JSON."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=cwd, env=environment, check=False, **pipes)
     assert TOKEN not in done.stdout + done.stderr
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -251,7 +252,8 @@ given = ["--record", record, "--question", question, "--max-new-tokens", "6", "-
 found["generate"] = command("generate", "--model", "someone/llm", *given)
 if not is_offline:
     found["plain"] = [fingerprint("someone/plain-ecg-byte"), fingerprint("someone/plain-processor")]
-    found["plain encoder"] = [encoded("someone/plain-encoder"), AutoFeatureExtractor.from_pretrained("someone/plain-encoder").profile]
+    extractor = AutoFeatureExtractor.from_pretrained("someone/plain-encoder")
+    found["plain encoder"] = [encoded("someone/plain-encoder"), extractor.profile]
     found["plain llm"] = answer("someone/plain-llm")
     found["plain rows"] = len(datasets.load_dataset("someone/plain-rows")["test"])
     ids = ["encode", "--data", "someone/prepared", "--tokenizer", "someone/ecg-byte", "--output", "ids"]
@@ -492,3 +494,45 @@ class TestPush:
         monkeypatch.setattr(hub.repo("datasets", "someone/gated"), "gated", True)
         with pytest.raises(EcgHubError, match="someone/gated is gated: accept its licence on its page"):
             local_or_hub_folder("someone/gated", made_by="ecgbyte prepare", repo_type="dataset")
+
+
+def test_trl_trains_and_pushes_what_it_pulled(hub, online, pushed, record, tmp_path):
+    """What `trl sft` starts, with nothing of this package: base and rows from the Hub, the adapter to it."""
+    words = {
+        "model_name_or_path": "someone/llm",
+        "dataset_name": "someone/rows",
+        "dataset_train_split": "validation",
+        "hub_model_id": "someone/trained",
+        "push_to_hub": "true",
+        "use_peft": "true",
+        "lora_target_modules": "all-linear",
+        "output_dir": tmp_path / "trained",
+        "max_length": 384,
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 1e-2,
+        "use_cpu": "true",
+        "bf16": "false",
+        "dtype": "float32",
+        "gradient_checkpointing": "false",
+        "report_to": "none",
+        "save_strategy": "no",
+    }
+    arguments = [part for name, value in words.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "trl.scripts.sft", *arguments],
+        cwd=tmp_path,
+        env=hub.environment(tmp_path / "home", token=TOKEN),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert TOKEN not in done.stdout + done.stderr
+    assert "adapter_model.safetensors" in hub.names("models", "someone/trained")
+    config = json.loads(hub.read("models", "someone/trained", "adapter_config.json"))
+    assert config["base_model_name_or_path"] == "someone/llm"
+    model = EcgLanguageModel.load("someone/trained")
+    assert "lora" in str(model.model).lower()
+    assert model.prompt == EcgLanguageModel.load("someone/llm").prompt
+    assert isinstance(model.answer(read_ecg(record), QUESTION, max_new_tokens=6), str)
