@@ -378,6 +378,7 @@ with torch.no_grad():
     logits = [AutoModelForCausalLM.from_pretrained(name)(**ids).logits for name in ("someone/llm", "someone/adapter")]
     found["adapter differs"] = not torch.allclose(*logits)
 assert not sys.modules.get("ecgbyte_hf")
+print()  # behind the question whether to trust the code
 print(json.dumps(found))
 """
 
@@ -424,18 +425,19 @@ class TestPush:
     def test_a_broken_upload_goes_on(self, hub, online, table, monkeypatch):
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
         folder = table.parent
+        before = len(hub.requests)
         # The client goes on after a break by itself; what it cannot go on from is a commit that fails.
         with hub.fault("PUT", "/lfs/", "drop"), hub.fault("POST", "/commit/", "drop"):
             with pytest.raises(EcgHubError, match="someone/broken: .*Try again: what is there already") as caught:
                 push_folder(folder, "someone/broken")
         assert "\n" not in str(caught.value) and TOKEN not in str(caught.value)
         assert hub.names("datasets", "someone/broken") == [".gitattributes"]
-        sent = [entry for entry in hub.requests if entry[0] == "PUT"]
+        sent = [entry for entry in hub.requests[before:] if entry[0] == "PUT"]
         assert len(sent) == 1
         with hub.fault("POST", "/commit/", "500"), pytest.raises(EcgHubError, match="500"):
             push_folder(folder, "someone/broken")
         made = push_folder(folder, "someone/broken")
-        assert [entry for entry in hub.requests if entry[0] == "PUT"] == sent
+        assert [entry for entry in hub.requests[before:] if entry[0] == "PUT"] == sent
         assert hub.read("datasets", "someone/broken", "train.parquet") == table.read_bytes()
         assert made.commit == hub.repo("datasets", "someone/broken").branches["main"]
         again = push_folder(folder, "someone/broken")
