@@ -48,7 +48,7 @@ def add_commands(add: Adder) -> None:
     model.add_argument("--base", metavar="USER/NAME", help="where an adapter's extended base model is on the Hub")
     model.add_argument("--base-revision", metavar="COMMIT", help="of --base")
     model.add_argument("--merge", action="store_true", help="push an adapter and its base as one whole model")
-    model.add_argument("--ecg", metavar="DIR", help="folder with the ecg_byte/ of a model that has none")
+    model.add_argument("--ecg", metavar="DIR", help="folder or USER/NAME with the ecg_byte/ of a model that has none")
 
 
 def _push(options: argparse.Namespace) -> int:

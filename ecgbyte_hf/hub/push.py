@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id
+from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
 from ecgbyte_hf.hub.self_contained import missing_parts
 from ecgbyte_hf.hub.staging import CARD, Stage, stage_folder
@@ -38,7 +39,8 @@ class PushOptions:
         message: Of the commit.
         base: Name on the Hub of an adapter's base model.
         base_revision: Of `base`.
-        ecg: Folder with the ECG tokenizer and the prompt of a language model, if it has none.
+        ecg: Folder with the ECG tokenizer and the prompt of a language model, if it has none, or the name on the Hub of
+            the extended base that has it.
         dropped_columns: Columns of a data set that are not published.
         rewrite_card: Write README.md anew where there is one.
     """
@@ -138,7 +140,7 @@ def push_folder(
             kind,
             base=options.base,
             base_revision=options.base_revision,
-            ecg=None if options.ecg is None else Path(options.ecg),
+            ecg=None if options.ecg is None else _ecg_folder(options.ecg),
             dropped_columns=options.dropped_columns,
         )
         stage.problems += missing_parts(kind, stage.files)
@@ -151,6 +153,10 @@ def push_folder(
         sizes = {name: path.stat().st_size for name, path in stage.files.items()}
         made = Pushed(kind, repo_id, sizes, stage.left_out, stage.notes)
         return made if dry_run else _upload(stage, made, options, api)
+
+
+def _ecg_folder(place: str | Path) -> Path:
+    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=[f"{ECG_SUBFOLDER}/*"])
 
 
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:

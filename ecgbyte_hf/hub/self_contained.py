@@ -107,7 +107,11 @@ def _language_model_problems(files: Files) -> list[str]:
     if f"{prefix}{PROMPT_FILE}" not in files:
         of_ecg.append(f"{prefix}{PROMPT_FILE} is missing: {_PROMPT}")
     if of_ecg:
-        return [*problems, *of_ecg, f"name the folder that has {prefix} of the extended base with --ecg"]
+        return [
+            *problems,
+            *of_ecg,
+            f"name the extended base, which has {prefix}, with --ecg FOLDER or --ecg USER/NAME",
+        ]
     return [*problems, *_prompt_problems(files, prefix)]
 
 

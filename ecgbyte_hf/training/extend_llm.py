@@ -244,32 +244,30 @@ def load_prompter(
 
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 
-    model_dir = _extended_folder(model_dir)
-    subfolder = model_dir / ECG_SUBFOLDER
-    prompt = EcgPrompt.load(subfolder).settle(window_seconds=prepared.window_seconds, context=context)
+    folder = _extended_folder(model_dir)
+    subfolder = folder / ECG_SUBFOLDER
+    noted = EcgPrompt.load(subfolder)
+    prompt = noted.settle(window_seconds=prepared.window_seconds, context=context)
+    if folder != Path(model_dir) and prompt != noted and (prompt.context or prompt.window_seconds):
+        raise EcgDataError(
+            f"{model_dir} is on the Hub and was not extended for these rows, which tell {prompt.context or 'nothing'} "
+            f"of windows of {prompt.window_seconds or 0:g} s (0: whole records); download it and name the folder, so "
+            "that this can be noted there"
+        )
     processor = EcgByteProcessor.from_pretrained(subfolder)
     prepared.check_processor(processor)
-    lm_tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    lm_tokenizer = AutoTokenizer.from_pretrained(folder)
     return EcgPrompter.for_prepared(processor.tokenizer, lm_tokenizer, prompt, prepared, view=view)
 
 
 def keep_settings(model_dir: str | Path, prompt: EcgPrompt) -> None:
     """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them.
 
-    Raises:
-        EcgDataError: the model is on the Hub, where nothing can be noted, and the rows are not as it says.
+    On the Hub nothing can be noted, and `load_prompter` has refused rows that would need it.
     """
     folder = _extended_folder(model_dir)
-    if EcgPrompt.load(folder / ECG_SUBFOLDER) == prompt:
-        return
-    if folder == Path(model_dir):
+    if folder == Path(model_dir) and EcgPrompt.load(folder / ECG_SUBFOLDER) != prompt:
         prompt.save(folder / ECG_SUBFOLDER)
-    elif prompt.context or prompt.window_seconds:
-        raise EcgDataError(
-            f"{model_dir} is on the Hub and was not extended for these rows, which tell {prompt.context or 'nothing'} "
-            f"of windows of {prompt.window_seconds or 0:g} s (0: whole records); download it and name the folder, so "
-            "that this can be noted there"
-        )
 
 
 def _extended_folder(model_dir: str | Path) -> Path:

@@ -258,6 +258,9 @@ if not is_offline:
     found["plain rows"] = len(datasets.load_dataset("someone/plain-rows")["test"])
     ids = ["encode", "--data", "someone/prepared", "--tokenizer", "someone/ecg-byte", "--output", "ids"]
     found["encode"] = command(*ids)
+    given = ["--model", "someone/llm", "--splits", "test", "--output", "new-rows"]
+    found["encode rows"] = command("encode", "--data", "someone/prepared", *given)
+    found["encode rows of windows"] = command("encode", "--data", "someone/prepared", "--window-seconds", "5", *given)
     found["records"] = datasets.load_dataset("someone/prepared", "records", split="train").column_names
     found["questions"] = len(datasets.load_dataset("someone/prepared", split="train"))
     found["refused"] = command("ask", "--model", "someone/secret", record, question)
@@ -324,6 +327,10 @@ class TestPull:
     def test_a_prepared_folder(self, pulled, small_prepared):
         code, screen = pulled["encode"]
         assert code == 0 and f"{len(small_prepared.ecg_ids)} records" in screen, screen
+        code, screen = pulled["encode rows"]
+        assert code == 0 and "30 questions in 30 rows" in screen, screen
+        code, screen = pulled["encode rows of windows"]
+        assert code == 1 and "someone/llm is on the Hub and was not extended for these rows" in screen, screen
         assert pulled["questions"] == len(small_prepared.questions("train"))
         assert "signal" in pulled["records"]
 
@@ -534,6 +541,12 @@ def test_trl_trains_and_pushes_what_it_pulled(hub, online, pushed, record, tmp_p
     assert "adapter_model.safetensors" in hub.names("models", "someone/trained")
     config = json.loads(hub.read("models", "someone/trained", "adapter_config.json"))
     assert config["base_model_name_or_path"] == "someone/llm"
+    # Of the adapter alone nobody can answer: the base's parts go with it.
+    assert cli.main(["push", str(tmp_path / "trained"), "someone/whole", "--dry-run"]) == 1
+    folder = tmp_path / "trained"
+    (folder / "README.md").write_text(CARD)
+    made = push_folder(folder, "someone/whole", PushOptions(ecg="someone/llm"))
+    assert "ecg_byte/ecg_prompt.json" in hub.names("models", "someone/whole") and "training_args.bin" in made.left_out
     model = EcgLanguageModel.load("someone/trained")
     assert "lora" in str(model.model).lower()
     assert model.prompt == EcgLanguageModel.load("someone/llm").prompt
