@@ -39,8 +39,8 @@ class PushOptions:
         message: Of the commit.
         base: Name on the Hub of an adapter's base model.
         base_revision: Of `base`.
-        ecg: Folder with the ECG tokenizer and the prompt of a language model, if it has none, or the name on the Hub of
-            the extended base that has it.
+        ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
+            the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
         rewrite_card: Write README.md anew where there is one.
     """
