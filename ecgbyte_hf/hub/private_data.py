@@ -27,6 +27,10 @@ _REPORT_COLUMN = re.compile(r"report(_lines|_en|_\d+)?", re.IGNORECASE)
 #: What MIMIC-IV-ECG's tables have and PTB-XL's have not, and the other way round.
 _MIMIC_COLUMNS = frozenset({"rr_interval", "p_onset", "qrs_onset", "t_end", "bandwidth", "filtering", "cart_id"})
 _PTB_XL_COLUMNS = frozenset({"scp_codes", "strat_fold"})
+# Sources whose answers are the reports, or conversations made of them.
+_ANSWERED_BY_REPORTS = ("mimic_iv_ecg", "ecg_chat")
+_ANSWER_COLUMNS = frozenset({"answer", "completion", "messages"})
+_MIMIC_TEXT = "holds free text of MIMIC's reports (ODbL, or credentialed access)"
 # MIMIC-IV's folders: `p` and the patient's number of eight digits, `s` and the study's.
 _SUBJECT_PATH = r"(?<!\w)(?:files/)?(?:p\d{4}/)?p\d{8}(?!\w)(?:/s\d+(?:/\d+)?)?"
 # An absolute path with at least two parts; not the rest of a URL, of a fraction or of another path.
@@ -149,9 +153,11 @@ def table_problems(path: Path, *, shown: str, source: str = "") -> list[str]:
             for name in names:
                 if _identifying_field(file.schema_arrow.field(name)) and not _is_empty(file, name):
                     found[name] = "identifies patients"
+                elif name in _ANSWER_COLUMNS and source.startswith(_ANSWERED_BY_REPORTS):
+                    found[name] = _MIMIC_TEXT
                 elif _REPORT_COLUMN.fullmatch(name) and not _is_empty(file, name):
                     if is_mimic:
-                        found[name] = "holds MIMIC's reports, which its licence and data use agreement keep"
+                        found[name] = _MIMIC_TEXT
                     elif not is_known_open:
                         found[name] = "holds reports of an unknown source"
             texts = [name for name in names if name not in found and _has_text(file.schema_arrow.field(name).type)]

@@ -98,13 +98,19 @@ def stage_folder(
         _add_ecg_parts(stage, source, ecg)
         if base is not None:
             _name_base(stage, base, base_revision)
-    report = read_json(source / "report.json") if kind == "dataset" else {}
+    made_from = _source_of(source) if kind == "dataset" else ""
     for name, path in stage.files.items():
         if path.suffix == ".parquet":
-            stage.problems += table_problems(path, shown=name, source=str(report.get("source", "")))
+            stage.problems += table_problems(path, shown=name, source=made_from)
         elif path.suffix in _TEXTS:
             stage.problems += _text_problems(name, path)
     return stage
+
+
+def _source_of(folder: Path) -> str:
+    """The data set that `ecgbyte prepare` read, as its report or that of `ecgbyte encode` has it; empty if unknown."""
+    encoded = read_json(folder / "encode.json").get("provenance", {})
+    return str(read_json(folder / "report.json").get("source") or encoded.get("data_source") or "")
 
 
 def _reason_to_leave_out(name: str, kind: str) -> str | None:

@@ -203,9 +203,19 @@ class TestTables:
             return table_problems(path, shown="x", source=source)
 
         assert "the column report holds reports of an unknown source" in found()[0]
-        assert "the column report holds MIMIC's reports" in found("mimic_iv_ecg")[0]
-        assert "the column report holds MIMIC's reports" in found(rr_interval=[1], p_onset=[2])[0]
+        assert "the column report holds free text of MIMIC's reports" in found("mimic_iv_ecg")[0]
+        assert "the column report holds free text of MIMIC's reports" in found(rr_interval=[1], p_onset=[2])[0]
         assert found("ptb_xl records500 reports") == found(scp_codes=["NORM"], strat_fold=[1]) == []
+
+    def test_answers_that_are_reports(self, rows):
+        write_table(rows / "train.parquet", ecg_id=[1], answer=[["sinus rhythm"]])
+        (rows / "report.json").write_text(json.dumps({"source": "mimic_iv_ecg"}))
+        assert "the column answer holds free text of MIMIC's reports" in problems_of(rows)
+        (rows / "report.json").unlink()
+        (rows / "encode.json").write_text(json.dumps({"provenance": {"data_source": "ecg_chat pretrain_mimic"}}))
+        assert "the column answer holds free text of MIMIC's reports" in problems_of(rows)
+        (rows / "encode.json").write_text(json.dumps({"provenance": {"data_source": "ecg_qa ptbxl-template"}}))
+        assert push_folder(rows, "someone/x", dry_run=True).kind == "dataset"
 
     def test_columns_are_left_out(self, tmp_path):
         from datasets import Dataset
