@@ -105,9 +105,9 @@ def _push_folder(options: argparse.Namespace, folder: str | Path) -> int:
     what = pushed.kind.replace("_", " ")
     total = f"{len(pushed.sizes)} files, {sum(pushed.sizes.values()):,} bytes"
     if pushed.url is None:
-        _say(f"{total} would be pushed to {pushed.repo_id} as a {what}; every check passed, nothing was uploaded")
+        _say(f"{total} ({what}) would be pushed to {pushed.repo_id}; every check passed, nothing was uploaded")
         return 0
-    _say(f"{total} are a {what} at {pushed.url} (commit {pushed.commit}), read back and compared")
+    _say(f"{total} ({what}) are at {pushed.url} (commit {pushed.commit}), read back and compared")
     _say(pushed.how_to())
     return 0
 
