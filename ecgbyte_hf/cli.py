@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -17,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_systems
+from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_push, cli_systems
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
 Command = Callable[[argparse.Namespace], int]
 # Lines of refused records that `prepare` writes to the screen.
@@ -28,6 +27,7 @@ _REFUSALS_SHOWN = 20
 PROFILES = ("reference", "reference-low", "sos", "none")
 # As in `label_questions.py`.
 LABEL_SETS = ("superclass", "subclass", "form", "rhythm", "which")
+_MODEL_HELP = "what `trl sft` wrote, a model or an adapter, or its USER/NAME on the Hub"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,6 +125,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     cli_systems.add_commands(add)
     cli_cards.add_commands(add)
     cli_convert.add_commands(add)
+    cli_push.add_commands(add)
     return parser, commands
 
 
@@ -567,7 +568,7 @@ def _sample(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.prepared import PreparedData
     from ecgbyte_hf.data.sampling import draw_clusters, draw_stratified, draw_uniform
 
-    prepared = PreparedData(options.data)
+    prepared = PreparedData(_data_folder(options.data))
     train_ids = prepared.train_ecg_ids()
     folder = Path(options.output)
     arguments = {name: value for name, value in vars(options).items() if name not in ("run", "command", "config")}
@@ -643,12 +644,23 @@ def _open_prepared(options: argparse.Namespace) -> Any:
     if options.window_seconds is None:
         if options.window_stride is not None:
             raise EcgError("--window-stride needs --window-seconds")
-        return PreparedData(options.data)
-    windows = WindowedData(options.data, options.window_seconds, stride_seconds=options.window_stride)
+        return PreparedData(_data_folder(options.data))
+    windows = WindowedData(_data_folder(options.data), options.window_seconds, stride_seconds=options.window_stride)
     if windows.samples_left_over:
         seconds = windows.samples_left_over / windows.sampling_rate
         _say(f"{windows.windows_per_record} windows per record; the last {seconds:g} s of each fill none")
     return windows
+
+
+def _data_folder(place: str) -> Path:
+    """A prepared folder, from the Hub where it is `USER/NAME` there."""
+    from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
+
+    return (
+        local_or_hub_folder(place, made_by="ecgbyte prepare", repo_type="dataset")
+        if is_repo_id(place)
+        else Path(place)
+    )
 
 
 def _add_train_tokenizer(add: Adder) -> None:
@@ -751,7 +763,11 @@ def _add_encode(add: Adder) -> None:
     _add_window(command)
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--model", metavar="DIR", help="what `ecgbyte extend-llm` wrote; writes training rows")
-    command.add_argument("--tokenizer", metavar="DIR", help="an ECG tokenizer; writes the ids of every record")
+    command.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="an ECG tokenizer, or its USER/NAME on the Hub; writes the ids of every record",
+    )
     rows = command.add_argument_group("training rows, with --model")
     rows.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: train and validation")
     rows.add_argument("--question-types", nargs="+", metavar="TYPE", help="default: all")
@@ -1013,7 +1029,8 @@ def _add_generate(add: Adder) -> None:
         "ecgbyte generate --model sft --data prepared --split test --output answers.jsonl\n"
         "  ecgbyte generate --model sft --record 00001_hr --question 'Is the rhythm regular?'",
     )
-    command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
+    command.add_argument("--model", required=True, metavar="MODEL", help=_MODEL_HELP)
+    command.add_argument("--revision", help="of a model on the Hub: branch, tag or commit")
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
     command.add_argument("--data", metavar="DIR", help="what `ecgbyte prepare` wrote")
     _add_window(command)
@@ -1082,6 +1099,7 @@ def _generate(options: argparse.Namespace) -> int:
         ecg=options.ecg,
         device=options.device,
         max_new_tokens=options.max_new_tokens,
+        revision=options.revision,
     )
     if options.record:
         from ecgbyte_hf.signal.records import read_ecg
@@ -1136,7 +1154,8 @@ def _add_ask(add: Adder) -> None:
     )
     command.add_argument("record", metavar="RECORD", help="the recording, in any format that `ecgbyte read` knows")
     command.add_argument("questions", nargs="+", metavar="QUESTION", help="in quotes")
-    command.add_argument("--model", required=True, metavar="DIR", help="what `trl sft` wrote: a model or an adapter")
+    command.add_argument("--model", required=True, metavar="MODEL", help=_MODEL_HELP)
+    command.add_argument("--revision", help="of a model on the Hub: branch, tag or commit")
     command.add_argument("--ecg", metavar="DIR", help="folder with the ECG tokenizer (default: the model's ecg_byte/)")
     command.add_argument("--age", type=float, help="in years, for a model that was trained with it")
     command.add_argument("--sex", choices=("male", "female"), help="for a model that was trained with it")
@@ -1149,7 +1168,9 @@ def _ask(options: argparse.Namespace) -> int:
     from ecgbyte_hf.signal.records import read_ecg
 
     record = read_ecg(options.record)
-    language_model = EcgLanguageModel.load(options.model, ecg=options.ecg, device=options.device)
+    language_model = EcgLanguageModel.load(
+        options.model, ecg=options.ecg, device=options.device, revision=options.revision
+    )
     given: Any = {
         "max_new_tokens": options.max_new_tokens,
         "context": {"age": options.age, "sex": options.sex},
@@ -1500,15 +1521,11 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _load_processor(place: str) -> Any:
-    """Feature extractor and tokenizer of a folder, or of `USER/NAME` on the Hub.
-
-    Any other name is refused here: it would be looked for on the Hub, for minutes where there is no network.
-    """
-    if not Path(place).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-        raise EcgFileError(f"{place} is not there; expected a folder that `ecgbyte train-tokenizer` wrote")
+    """Feature extractor and tokenizer of a folder, or of `USER/NAME` on the Hub."""
+    from ecgbyte_hf.data.hub_folder import local_or_hub_folder
     from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
 
-    return EcgByteProcessor.from_pretrained(place)
+    return EcgByteProcessor.from_pretrained(local_or_hub_folder(place, made_by="ecgbyte train-tokenizer"))
 
 
 def _apply_config(given: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgHubError
 
 # A new data set is one file with a builder, one test and one line here.
 BUILDERS = {
@@ -34,10 +34,11 @@ def load_dataset(
     cache_dir: str | None = None,
     **config_kwargs: Any,
 ) -> Any:
-    """Load one of the paper's data sets from the files you downloaded.
+    """Load one of the paper's data sets from the files you downloaded, or a data set of the Hub.
 
     Args:
         name: `"ptb_xl"`, `"mimic_iv_ecg"`, `"ecg_qa"`, `"ecg_chat"` or `"synthetic"`; `data/README.md` describes them.
+            `USER/NAME` is loaded by `datasets.load_dataset`, which takes all other arguments.
         config: Configuration of the builder, such as `"ptbxl-paraphrased"`.
         split: One split; all of them by default.
         data_dir: The folder with the downloaded files.
@@ -51,6 +52,7 @@ def load_dataset(
 
     Raises:
         EcgDataError: unknown name or configuration, or files that do not hold the data set.
+        EcgHubError: the Hub does not have or give it.
 
     Example:
         >>> rows = load_dataset("synthetic", "questions", num_records=4, split="train")
@@ -58,6 +60,12 @@ def load_dataset(
         ['answer', 'attribute', 'attribute_type']
     """
     if name not in BUILDERS:
+        from ecgbyte_hf.data.hub_folder import is_repo_id
+
+        if is_repo_id(name):
+            given = {"streaming": streaming, "num_proc": num_proc, "cache_dir": cache_dir, **config_kwargs}
+            folder = None if data_dir is None else str(data_dir)
+            return _from_hub(name, config, split=split, data_dir=folder, **given)
         raise EcgDataError(f"unknown data set {name!r}; known: {', '.join(sorted(BUILDERS))}")
     builder = _builder(name, config, data_dir, cache_dir, config_kwargs, cached=not streaming)
     with _own_errors():
@@ -65,6 +73,20 @@ def load_dataset(
             return _one_split(name, builder.as_streaming_dataset(), split)
         builder.download_and_prepare(num_proc=num_proc)
         return _built(name, builder, split)
+
+
+def _from_hub(name: str, config: str | None, **options: Any) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    from ecgbyte_hf.data.hub_folder import without_tokens
+
+    try:
+        return datasets.load_dataset(name, config, **options)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise EcgHubError(
+            f"{without_tokens(str(error))} If it is private, log in with `hf auth login` or set HF_TOKEN"
+        ) from error
 
 
 def _builder(

@@ -25,25 +25,27 @@ def load_language_model(
     ecg: str | Path | None = None,
     device: str | None = None,
     max_new_tokens: int = 64,
+    revision: str | None = None,
 ) -> EcgLanguageModel:
     """Load a model folder into a back end.
 
     Args:
         backend: One of `BATCH_SIZES`.
-        folder: What `trl sft` wrote; for vLLM a whole model.
+        folder: What `trl sft` wrote, here or on the Hub; for vLLM a whole model.
         ecg: The folder with the ECG tokenizer and the prompt.
         device: For transformers; vLLM takes the accelerator it was built for.
         max_new_tokens: Of the longest answer; vLLM keeps room for it.
+        revision: Of a model on the Hub.
 
     Raises:
         EcgDataError: an unknown back end, or one that cannot run this model.
     """
     if backend == "transformers":
-        return EcgLanguageModel.load(folder, ecg=ecg, device=device)
+        return EcgLanguageModel.load(folder, ecg=ecg, device=device, revision=revision)
     if backend == "vllm":
         if device is not None:
             raise EcgDataError(f"got device={device!r} for vllm, which takes the accelerator it was built for")
-        return VllmLanguageModel.load_vllm(folder, ecg=ecg, max_new_tokens=max_new_tokens)
+        return VllmLanguageModel.load_vllm(folder, ecg=ecg, max_new_tokens=max_new_tokens, revision=revision)
     raise EcgDataError(f"unknown back end {backend!r}; known: {', '.join(BATCH_SIZES)}")
 
 
@@ -54,20 +56,26 @@ class VllmLanguageModel(EcgLanguageModel):
 
     @classmethod
     def load_vllm(
-        cls, folder: str | Path, *, ecg: str | Path | None = None, max_new_tokens: int = 64
+        cls,
+        folder: str | Path,
+        *,
+        ecg: str | Path | None = None,
+        max_new_tokens: int = 64,
+        revision: str | None = None,
     ) -> VllmLanguageModel:
         """Start vLLM on a whole model.
 
         Args:
-            folder: A model folder, such as `ecgbyte sft --merge` leaves.
+            folder: A model folder, such as `ecgbyte sft --merge` leaves, or its name on the Hub.
             ecg: The folder with the ECG tokenizer and the prompt.
             max_new_tokens: Of the longest answer.
+            revision: Of a model on the Hub.
 
         Raises:
             EcgDataError: an adapter, or what `EcgLanguageModel.load` refuses.
             ImportError: vLLM is not installed.
         """
-        parts = ModelFolder.find(folder, ecg)
+        parts = ModelFolder.find(folder, ecg, revision=revision)
         if parts.base is not None:
             raise EcgDataError(
                 f"{folder} is an adapter, and vLLM takes none that trains rows of the vocabulary; write a whole model "

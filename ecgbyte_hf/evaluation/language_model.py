@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ecgbyte_hf.data.chat import EcgPrompter, RenderedPrompt
-from ecgbyte_hf.data.ecg_parts import EcgParts
+from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -79,21 +81,27 @@ class EcgLanguageModel:
         ecg: str | Path | None = None,
         device: str | None = None,
         dtype: Any = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> EcgLanguageModel:
-        """Load a model folder: a whole model, or a PEFT adapter whose base was extended by `ecgbyte extend-llm`.
+        """Load a model: a whole one, or a PEFT adapter whose base was extended by `ecgbyte extend-llm`.
 
         Args:
-            model_name_or_path: What `trl sft` wrote.
+            model_name_or_path: What `trl sft` wrote, or the name of such a model on the Hub. The base of an adapter
+                may be there too.
             ecg: The folder with the ECG tokenizer and the prompt; by default `ecg_byte/` in the model's folder, or
                 in that of its adapter's base model. Of a model with an encoder: with its processor and the prompt.
             device: Such as `"cuda"`; the best one there is by default.
             dtype: Of the weights in memory; as they were saved by default.
+            revision: Of a model on the Hub: branch, tag or commit.
+            token: For a private one; by default the one that is logged in, or `HF_TOKEN`.
 
         Raises:
             EcgDataError: no model or no ECG tokenizer is found; the message says where it was looked for.
             EcgFileError: the weights are truncated or damaged.
+            EcgHubError: the Hub does not have or give the model.
         """
-        parts = ModelFolder.find(model_name_or_path, ecg)
+        parts = ModelFolder.find(model_name_or_path, ecg, revision=revision, token=token)
 
         import torch
         from transformers import AutoModelForCausalLM
@@ -113,6 +121,52 @@ class EcgLanguageModel:
     def ecg_tokenizer(self) -> Any:
         """What a prompter asks about ECGs."""
         return self.processor.tokenizer
+
+    def save_pretrained(self, save_directory: str | Path) -> Path:
+        """Write everything that `load` needs: weights, tokenizer, and the ECG's parts.
+
+        Args:
+            save_directory: Folder to write.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(save_directory)
+        self.model.save_pretrained(folder)
+        self.lm_tokenizer.save_pretrained(folder)
+        save_parts(folder, self.processor, self.prompt)
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> str:
+        """Upload everything that `load` needs; `ecgbyte push` checks it first, and adds a card.
+
+        Args:
+            repo_id: `USER/NAME`; made where it is not there.
+            private: Make a new repository private.
+            revision: Branch, which must be there.
+            token: By default the one that is logged in, or `HF_TOKEN`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            EcgHubError: the Hub refuses it.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder, hub_errors(repo_id, revision=revision):
+            self.save_pretrained(folder)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision)
+        return str(commit.commit_url)
 
     @cached_property
     def prompt_tokenizer(self) -> PromptTokenizer:
@@ -383,14 +437,24 @@ class ModelFolder:
     ecg_folder: Path
 
     @classmethod
-    def find(cls, folder: str | Path, ecg: str | Path | None = None) -> ModelFolder:
-        """Look for all parts.
+    def find(
+        cls,
+        folder: str | Path,
+        ecg: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> ModelFolder:
+        """Look for all parts, here or on the Hub; see `EcgLanguageModel.load` for the arguments.
 
         Raises:
             EcgDataError: no model or no ECG tokenizer is found.
+            EcgHubError: the Hub does not have or give a part.
         """
-        folder = Path(folder)
-        base = _adapter_base(folder)
+        if not Path(folder).is_dir() and not is_repo_id(str(folder)):
+            raise EcgDataError(f"{folder} is not a folder with a language model, and no USER/NAME on the Hub")
+        folder = local_or_hub_folder(folder, made_by="trl sft", revision=revision, token=token)
+        base = _adapter_base(folder, token)
         return cls(folder, base, _ecg_folder(folder, base, ecg))
 
     @cached_property
@@ -427,17 +491,17 @@ def _identity(folder: Path) -> str:
     return f"{folder} {files_fingerprint(weights)}"
 
 
-def _adapter_base(folder: Path) -> Path | None:
-    """The base model of an adapter; `None` for a whole model."""
-    if not folder.is_dir():
-        raise EcgDataError(f"{folder} is not a folder with a language model")
+def _adapter_base(folder: Path, token: str | bool | None) -> Path | None:
+    """The base model of an adapter, fetched where it is on the Hub; `None` for a whole model."""
     config = folder / "adapter_config.json"
     if not config.is_file():
         return None
     try:
-        return Path(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
+        stored = json.loads(config.read_text(encoding="utf-8"))
+        base, revision = Path(stored["base_model_name_or_path"]), stored.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EcgDataError(f"{config}: expected JSON with base_model_name_or_path") from error
+    return local_or_hub_folder(base, made_by="ecgbyte extend-llm", revision=revision, token=token)
 
 
 def _ecg_folder(folder: Path, base: Path | None, ecg: str | Path | None) -> Path:

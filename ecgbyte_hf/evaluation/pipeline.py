@@ -25,9 +25,11 @@ class EcgLanguageModelLoader:
     """What `transformers.pipeline` loads a folder's name with: the model and its ECG parts, of an adapter too."""
 
     @classmethod
-    def from_pretrained(cls, folder: str, *, dtype: Any = "auto", **_: Any) -> EcgLanguageModel:
-        """Load a folder as `EcgLanguageModel.load` does; what else the Auto classes take is not needed for one."""
-        return EcgLanguageModel.load(folder, dtype=dtype)
+    def from_pretrained(
+        cls, folder: str, *, dtype: Any = "auto", revision: str | None = None, token: Any = None, **_: Any
+    ) -> EcgLanguageModel:
+        """Load as `EcgLanguageModel.load` does; what else the Auto classes take is not needed for it."""
+        return EcgLanguageModel.load(folder, dtype=dtype, revision=revision, token=token)
 
 
 class EcgQuestionAnsweringPipeline(Pipeline):

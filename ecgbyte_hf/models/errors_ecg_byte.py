@@ -58,3 +58,7 @@ class EcgDataError(EcgError):
 
 class EncoderError(EcgError):
     """A configuration or an input that an encoder of ECGs cannot take."""
+
+
+class EcgHubError(EcgError):
+    """A repository of the Hub that is not there, is not given, or must not be published as it is."""

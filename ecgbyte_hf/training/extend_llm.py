@@ -15,9 +15,10 @@ from typing import Any
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_chat_format
 from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, VocabularyError
 from ecgbyte_hf.models.weights_ecg import refuse_damaged_weights
 from ecgbyte_hf.training.token_waveforms import waveform_features
 
@@ -299,7 +300,7 @@ def load_prompter(
     """The prompter of an extended model's folder, without loading its weights.
 
     Args:
-        model_dir: What `extend_llm` wrote.
+        model_dir: What `extend_llm` wrote, here or on the Hub.
         prepared: Where the signals are.
         view: `"true"` or `"question_only"`.
         context: What the rows tell about the patient; by default what the model was extended for, or nothing.
@@ -309,19 +310,37 @@ def load_prompter(
     """
     from transformers import AutoTokenizer
 
-    parts = EcgParts.find(model_dir)
-    prompt = parts.load_prompt().settle(window_seconds=prepared.window_seconds, context=context)
+    folder = _extended_folder(model_dir)
+    parts = EcgParts.find(folder)
+    noted = parts.load_prompt()
+    prompt = noted.settle(window_seconds=prepared.window_seconds, context=context)
+    if folder != Path(model_dir) and prompt != noted and (prompt.context or prompt.window_seconds):
+        raise EcgDataError(
+            f"{model_dir} is on the Hub and was not extended for these rows, which tell {prompt.context or 'nothing'} "
+            f"of windows of {prompt.window_seconds or 0:g} s (0: whole records); download it and name the folder, so "
+            "that this can be noted there"
+        )
     processor = parts.load_processor()
     prepared.check_processor(processor)
-    lm_tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    lm_tokenizer = AutoTokenizer.from_pretrained(folder)
     return parts.prompter_class.for_prepared(parts.ecg_tokenizer(processor), lm_tokenizer, prompt, prepared, view=view)
 
 
 def keep_settings(model_dir: str | Path, prompt: EcgPrompt) -> None:
-    """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them."""
-    folder = EcgParts.find(model_dir).folder
-    if EcgPrompt.load(folder) != prompt:
-        prompt.save(folder)
+    """Note in an extended model's folder what rows were written for it, so that generation shows ECGs like them.
+
+    On the Hub nothing can be noted, and `load_prompter` has refused rows that would need it.
+    """
+    folder = _extended_folder(model_dir)
+    parts = EcgParts.find(folder)
+    if folder == Path(model_dir) and parts.load_prompt() != prompt:
+        prompt.save(parts.folder)
+
+
+def _extended_folder(model_dir: str | Path) -> Path:
+    return (
+        local_or_hub_folder(model_dir, made_by="ecgbyte extend-llm") if is_repo_id(str(model_dir)) else Path(model_dir)
+    )
 
 
 def _take_over_chat(tokenizer: Any, model: Any, prompt: EcgPrompt, system_prompt: str | None) -> EcgPrompt:

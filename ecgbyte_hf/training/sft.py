@@ -6,7 +6,6 @@ TRL's parser and dataclasses read the options, so that everything `trl sft` take
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
+from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError
 
 
 @dataclass
@@ -135,22 +134,19 @@ def ecg_parts(model_name_or_path: str, *, revision: str | None = None) -> Path:
 
     Raises:
         EcgFileError: no such folder, and no name on the Hub.
-        OSError: what the Hub answers about a model that it does not have or give.
+        EcgHubError: the Hub does not have or give the model.
     """
     from ecgbyte_hf.data.ecg_parts import EcgParts
+    from ecgbyte_hf.data.hub_folder import local_or_hub_folder
     from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 
-    folder = Path(model_name_or_path)
-    if not folder.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", model_name_or_path):
-            raise EcgFileError(
-                f"{model_name_or_path} is not there; expected a folder that `ecgbyte extend-llm` wrote, or USER/NAME"
-            )
-        from huggingface_hub import snapshot_download
-
+    folder = local_or_hub_folder(
+        model_name_or_path,
+        made_by="ecgbyte extend-llm",
+        revision=revision,
         # Of a model with an encoder, processor and tokenizer are files of the root.
-        wanted = [f"{ECG_SUBFOLDER}/*", "*.json", "*.jinja", "tokenizer.model"]
-        folder = Path(snapshot_download(model_name_or_path, revision=revision, allow_patterns=wanted))
+        allow_patterns=[f"{ECG_SUBFOLDER}/*", "*.json", "*.jinja", "tokenizer.model"],
+    )
     return EcgParts.find(folder).folder
 
 

@@ -25,6 +25,7 @@ COMMANDS = (
     "encode",
     "extend-llm",
     "sft",
+    "push",
     "generate",
     "ask",
     "evaluate",

@@ -437,6 +437,22 @@ class TestSystems:
         assert again.returncode == 2 and "runs holds a run with other settings" in again.stderr
 
 
+def test_a_tokenizer_to_share(tmp_path):
+    """Every command line is one, and only a wish uploads."""
+    stub = tmp_path / "ecgbyte"
+    stub.write_text(f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >>"{tmp_path}/given"\necho >>"{tmp_path}/given"\n')
+    stub.chmod(0o755)
+    variables = {"PTB_XL_DIR": "ptb-xl", "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUTPUT": "runs"}
+    script = ["bash", str(FOLDER / "share_tokenizer.sh")]
+    for wish in ("no", "yes"):
+        subprocess.run(script, env={**os.environ, **variables, "PUSH": wish}, cwd=tmp_path, check=True, timeout=60)
+    given = [line.split("\0")[:-1] for line in (tmp_path / "given").read_text().splitlines()]
+    options = [cli.build_parser()[0].parse_args(words) for words in given]
+    assert [one.command for one in options] == ["prepare", "train-tokenizer", "push"] * 2
+    assert options[1].output == options[2].folder and options[2].license == "cc-by-4.0"
+    assert [options[2].dry_run, options[5].dry_run] == [True, False]
+
+
 def test_sets_that_divide_the_same_patients_otherwise_are_no_pair(tmp_path):
     variables = {"DATA_SET": "ptb_xl", "TEST_ON": "ecg_qa_ptbxl", "OUTPUT": "runs", "PTB_XL_DIR": "ptb-xl"}
     script = ["bash", str(FOLDER / "paper.sh")]

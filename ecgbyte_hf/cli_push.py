@@ -1,0 +1,118 @@
+"""`ecgbyte push`: publish what another command wrote."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Command = Callable[[argparse.Namespace], int]
+Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
+_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png")
+# As in `hub/kinds.py`.
+KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
+
+
+def add_commands(add: Adder) -> None:
+    """Add the command to a parser."""
+    command = add(
+        "push",
+        _push,
+        "Check a tokenizer, data set, encoder or language model and publish it on the Hugging Face Hub. Broken off, "
+        "the same command goes on.",
+        "ecgbyte push ecg-byte someone/ecg-byte --dry-run\n"
+        "  ecgbyte push sft someone/ecg-llm --base someone/llama-ecg --license llama3.2\n"
+        "  ecgbyte push prepared someone/ecg-qa-ptbxl --drop-columns patient_id name --license cc-by-4.0",
+    )
+    command.add_argument("folder", metavar="FOLDER", help="what a command wrote, an encoder, or Parquet files")
+    command.add_argument("repo_id", metavar="USER/NAME", help="the repository; made where it is not there")
+    command.add_argument("--kind", choices=KINDS, default="auto", help="what the folder holds (default: look)")
+    command.add_argument("--private", action="store_true", help="make a new repository private")
+    command.add_argument("--revision", metavar="BRANCH", help="push to this branch (default: main)")
+    command.add_argument("--license", metavar="NAME", help="for the card, as the Hub spells it: cc-by-4.0, apache-2.0")
+    command.add_argument("--message", metavar="TEXT", help="of the commit")
+    command.add_argument("--dry-run", action="store_true", help="check and list everything, upload nothing")
+    command.add_argument("--rewrite-card", action="store_true", help="write README.md anew where there is one")
+    command.add_argument(
+        "--drop-columns",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="of a data set: leave these out, such as patient_id and name",
+    )
+    model = command.add_argument_group("language models")
+    model.add_argument("--base", metavar="USER/NAME", help="where an adapter's extended base model is on the Hub")
+    model.add_argument("--base-revision", metavar="COMMIT", help="of --base")
+    model.add_argument("--merge", action="store_true", help="push an adapter and its base as one whole model")
+    model.add_argument("--ecg", metavar="DIR", help="folder or USER/NAME with the ecg_byte/ of a model that has none")
+
+
+def _push(options: argparse.Namespace) -> int:
+    if options.merge and options.base:
+        _say("ecgbyte push: give --base or --merge, not both", stream=sys.stderr)
+        return 2
+    if not options.merge:
+        return _push_folder(options, options.folder)
+    with tempfile.TemporaryDirectory(prefix="ecgbyte-merge-") as place:
+        return _push_folder(options, _merged(Path(options.folder), Path(place)))
+
+
+def _merged(folder: Path, place: Path) -> Path:
+    """A whole model of an adapter and its base, with all its parts."""
+    from ecgbyte_hf.evaluation.language_model import ModelFolder
+    from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
+    from ecgbyte_hf.training.extend_llm import save_ecg_parts
+    from ecgbyte_hf.training.sft import merge_adapter
+
+    parts = ModelFolder.find(folder)
+    if parts.base is None:
+        raise EcgHubError(f"{folder} is no adapter, so there is nothing to merge; leave --merge out")
+    _, processor, prompt, _ = parts.load_texts()
+    merged = merge_adapter(str(parts.base), folder, place / folder.name, dtype="auto")
+    save_ecg_parts(merged, processor, prompt)
+    for name in _KEPT_WHEN_MERGED:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, merged)
+    return merged
+
+
+def _push_folder(options: argparse.Namespace, folder: str | Path) -> int:
+    from ecgbyte_hf.hub.push import PushOptions, push_folder
+
+    chosen = PushOptions(
+        kind=options.kind,
+        private=options.private,
+        revision=options.revision,
+        license=options.license,
+        message=options.message,
+        base=options.base,
+        base_revision=options.base_revision,
+        ecg=options.ecg,
+        dropped_columns=tuple(options.drop_columns),
+        rewrite_card=options.rewrite_card,
+    )
+    pushed = push_folder(folder, options.repo_id, chosen, dry_run=options.dry_run)
+    for name, size in pushed.sizes.items():
+        _say(f"  {size:>14,}  {name}")
+    for name, reason in pushed.left_out.items():
+        _say(f"left out: {name} ({reason})")
+    for note in pushed.notes:
+        _say(f"changed: {note}")
+    what = pushed.kind.replace("_", " ")
+    total = f"{len(pushed.sizes)} files, {sum(pushed.sizes.values()):,} bytes"
+    if pushed.url is None:
+        _say(f"{total} ({what}) would be pushed to {pushed.repo_id}; every check passed, nothing was uploaded")
+        return 0
+    _say(f"{total} ({what}) are at {pushed.url} (commit {pushed.commit}), read back and compared")
+    _say(pushed.how_to())
+    return 0
+
+
+def _say(text: str, *, stream: Any = None) -> None:
+    """Write a line for the user."""
+    (stream or sys.stdout).write(f"{text}\n")
+    (stream or sys.stdout).flush()

@@ -1,0 +1,302 @@
+"""Publish a folder on the Hub: whole, usable by a stranger, and without anything private, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
+from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
+from ecgbyte_hf.hub.self_contained import missing_parts
+from ecgbyte_hf.hub.staging import CARD, Stage, stage_folder
+from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
+
+# Files of an earlier push that would be loaded beside the new ones, or in their place.
+_REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
+# What `Trainer.push_to_hub` and `save_model` of TRL write into a folder: a card that says nothing about ECGs.
+_MACHINE_MADE = "generated_from_trainer"
+_SHA256_LENGTH = 64
+_JSON_OF_RESULTS = ("training.json", "training_log.json", "encode.json", "report.json")
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How a folder is published.
+
+    Attributes:
+        kind: One of `kinds.REPO_TYPES`; `"auto"` looks into the folder.
+        private: Make a new repository private.
+        revision: Branch to push to; made where it is not there.
+        license: Identifier of the licence for the card, as the Hub spells it.
+        message: Of the commit.
+        base: Name on the Hub of an adapter's base model.
+        base_revision: Of `base`.
+        ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
+            the extended base that has them.
+        dropped_columns: Columns of a data set that are not published.
+        rewrite_card: Write README.md anew where there is one.
+    """
+
+    kind: str = "auto"
+    private: bool = False
+    revision: str | None = None
+    license: str | None = None
+    message: str | None = None
+    base: str | None = None
+    base_revision: str | None = None
+    ecg: str | Path | None = None
+    dropped_columns: Sequence[str] = ()
+    rewrite_card: bool = False
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was, or would be, published.
+
+    Attributes:
+        kind: One of `kinds.REPO_TYPES`.
+        repo_id: `USER/NAME`.
+        sizes: Bytes of each file, by its name in the repository.
+        left_out: Files that stayed here, with the reason.
+        notes: What was changed on the way.
+        url: Of the repository; `None` for a dry run.
+        commit: That holds it; `None` for a dry run.
+    """
+
+    kind: str
+    repo_id: str
+    sizes: dict[str, int]
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    url: str | None = None
+    commit: str | None = None
+
+    def how_to(self) -> str:
+        """Three lines of Python that load it."""
+        name = self.repo_id
+        lines = {
+            "tokenizer": (
+                "import ecgbyte_hf",
+                "from transformers import AutoTokenizer",
+                f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+            ),
+            "dataset": ("from datasets import load_dataset", f'rows = load_dataset("{name}")', "print(rows)"),
+            "encoder": (
+                "import ecgbyte_hf",
+                "from transformers import AutoModel",
+                f'model = AutoModel.from_pretrained("{name}")',
+            ),
+            "language_model": (
+                "from ecgbyte_hf import EcgLanguageModel, read_ecg",
+                f'model = EcgLanguageModel.load("{name}")',
+                'print(model.answer(read_ecg("00001_hr"), "Is the rhythm regular?"))',
+            ),
+        }
+        return "\n".join(lines[self.kind])
+
+
+def push_folder(
+    folder: str | Path, repo_id: str, options: PushOptions | None = None, *, dry_run: bool = False, api: Any = None
+) -> Pushed:
+    """Check a folder, complete it with a card, upload it and read back what was uploaded.
+
+    Broken off, the same call goes on: files that are there already are not sent anew.
+
+    Args:
+        folder: What a command of this package wrote, an encoder, or Parquet files.
+        repo_id: `USER/NAME`.
+        options: How it is published.
+        dry_run: Do everything but the upload; no network is needed.
+        api: A `huggingface_hub.HfApi`, for another endpoint or token than that of the environment.
+
+    Returns:
+        What was published.
+
+    Raises:
+        EcgHubError: the folder must not be published as it is, with every reason as a line; or the Hub refuses it.
+    """
+    options = options or PushOptions()
+    for name in filter(None, (repo_id, options.base)):
+        if not is_repo_id(name):
+            raise EcgHubError(f"{name} is no name on the Hub, expected USER/NAME")
+    if options.kind not in ("auto", *REPO_TYPES):
+        raise EcgHubError(f"unknown kind {options.kind!r}; known: auto, {', '.join(REPO_TYPES)}")
+    source = Path(folder)
+    kind = kind_of(source) if options.kind == "auto" else options.kind
+    if not source.is_dir():
+        raise EcgHubError(f"{folder} is not there; expected a folder to push")
+    with tempfile.TemporaryDirectory(prefix="ecgbyte-push-") as place:
+        stage = stage_folder(
+            source,
+            Path(place),
+            kind,
+            base=options.base,
+            base_revision=options.base_revision,
+            ecg=None if options.ecg is None else _ecg_folder(options.ecg),
+            dropped_columns=options.dropped_columns,
+        )
+        stage.problems += missing_parts(kind, stage.files)
+        if not stage.problems:
+            _complete_card(stage, source, repo_id, options)
+        if stage.problems:
+            raise EcgHubError(
+                f"{source.name} is not pushed to {repo_id}:\n" + "\n".join(f"  - {each}" for each in stage.problems)
+            )
+        sizes = {name: path.stat().st_size for name, path in stage.files.items()}
+        made = Pushed(kind, repo_id, sizes, stage.left_out, stage.notes)
+        return made if dry_run else _upload(stage, made, options, api)
+
+
+def _ecg_folder(place: str | Path) -> Path:
+    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=[f"{ECG_SUBFOLDER}/*"])
+
+
+def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
+    card = stage.folder / CARD
+    is_there = card.is_file()
+    is_stale = is_there and _is_stale(source)
+    if not is_there or options.rewrite_card or _is_machine_made(card, is_stale=is_stale):
+        cards = _card_writer()
+        if cards is None:
+            if not is_there:
+                stage.problems.append(f"{CARD} is missing: say there what it is, how it was made and its licence")
+            return
+        card.unlink(missing_ok=True)
+        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, license=options.license)
+        stage.notes.append(f"{CARD} was written")
+    elif is_stale:
+        stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
+    metadata = _card_metadata(card, stage)
+    if options.license and metadata.get("license") not in (None, options.license):
+        stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
+    if stage.kind == "dataset":
+        stage.problems += _config_problems(stage, metadata)
+
+
+def _card_writer() -> Any:
+    """The module that writes cards; `None` where it or its Jinja is not installed."""
+    try:
+        return import_module("ecgbyte_hf.hub.cards")
+    except ModuleNotFoundError:
+        return None
+
+
+def _is_machine_made(card: Path, *, is_stale: bool) -> bool:
+    """Whether nobody's words are lost with a card: a trainer's, or an outdated one of ours that nobody changed."""
+    if _MACHINE_MADE in card.read_text(encoding="utf-8"):
+        return True
+    has_own_card = getattr(_card_writer(), "has_own_card", None)
+    return is_stale and has_own_card is not None and not has_own_card(card)
+
+
+def _is_stale(source: Path) -> bool:
+    written = (source / CARD).stat().st_mtime
+    results = (source / name for name in _JSON_OF_RESULTS)
+    return any(path.is_file() and path.stat().st_mtime > written for path in results)
+
+
+def _card_metadata(card: Path, stage: Stage) -> dict[str, Any]:
+    """The YAML block at the beginning of a card."""
+    parts = card.read_text(encoding="utf-8").split("---\n", 2)
+    try:
+        found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except yaml.YAMLError as error:
+        stage.problems.append(f"{CARD}: its metadata is not YAML ({' '.join(str(error).split())})")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _config_problems(stage: Stage, metadata: dict[str, Any]) -> list[str]:
+    """Tables with other columns are other configurations; without a word about them, `load_dataset` mixes them."""
+    import pyarrow.parquet as pq
+
+    tables = {name: path for name, path in stage.files.items() if name.endswith(".parquet")}
+    configs = metadata.get("configs")
+    if not configs:
+        columns = {tuple(pq.read_schema(path).names) for path in tables.values()}
+        if len(columns) < 2:
+            return []
+        return [f"{CARD} has no `configs`, and the Parquet files have {len(columns)} different sets of columns"]
+    patterns = [
+        pattern
+        for config in configs
+        for entry in _as_list(config.get("data_files"))
+        for pattern in _as_list(entry.get("path") if isinstance(entry, dict) else entry)
+    ]
+    return [
+        f"{CARD}: `configs` names {pattern}, and no file is called so"
+        for pattern in patterns
+        if not any(Path(name).match(pattern) for name in tables)
+    ]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _upload(stage: Stage, made: Pushed, options: PushOptions, api: Any) -> Pushed:
+    from huggingface_hub import HfApi
+
+    api = api or HfApi()
+    repo: dict[str, Any] = {"repo_id": made.repo_id, "repo_type": REPO_TYPES[made.kind]}
+    with hub_errors(**repo, revision=options.revision):
+        _check_base(api, options)
+        url = api.create_repo(**repo, private=options.private or None, exist_ok=True)
+        if options.private and not api.repo_info(**repo).private:
+            raise EcgHubError(f"{made.repo_id} is public already; make it private on its page, or leave --private out")
+        if options.revision is not None and options.revision != "main":
+            api.create_branch(**repo, branch=options.revision, exist_ok=True)
+        commit = api.upload_folder(
+            **repo,
+            folder_path=stage.folder,
+            revision=options.revision,
+            commit_message=options.message or f"Upload {made.kind.replace('_', ' ')}",
+            delete_patterns=list(_REPLACED),
+        ).oid
+        _check_upload(api, repo, commit, stage)
+    return Pushed(made.kind, made.repo_id, made.sizes, made.left_out, made.notes, str(url), commit)
+
+
+def _check_base(api: Any, options: PushOptions) -> None:
+    """An adapter is of no use without its base, and that must be the extended one."""
+    if options.base is None:
+        return
+    with hub_errors(options.base, revision=options.base_revision):
+        names = api.list_repo_files(options.base, revision=options.base_revision)
+    if "config.json" not in names:
+        raise EcgHubError(f"{options.base} holds no config.json, so it is no base model of an adapter")
+
+
+def _check_upload(api: Any, repo: dict[str, Any], commit: str, stage: Stage) -> None:
+    """Read back what the Hub has, and compare every file's hash with the one here.
+
+    Raises:
+        EcgHubError: a file is missing or is another one.
+    """
+    there = {
+        entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id
+        for entry in api.list_repo_tree(**repo, revision=commit, recursive=True)
+        if hasattr(entry, "blob_id")
+    }
+    for name, path in stage.files.items():
+        found = there.get(name)
+        if found is None or found != _hash_of(path, is_large=len(found) == _SHA256_LENGTH):
+            what = "is missing" if found is None else "is another file"
+            raise EcgHubError(f"{repo['repo_id']}: {name} {what} after the upload; push again")
+
+
+def _hash_of(path: Path, *, is_large: bool) -> str:
+    """The hash of a file as the Hub notes it: SHA-256 of a large one, git's SHA-1 of another."""
+    if is_large:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    header = f"blob {path.stat().st_size}\0".encode()
+    return hashlib.sha1(header + path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,187 @@
+"""Whether a stranger can use a folder with nothing else: what is missing is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ecgbyte_hf.data.hub_folder import is_repo_id
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
+from ecgbyte_hf.hub.kinds import read_json
+from ecgbyte_hf.models.errors_ecg_byte import EcgError
+
+#: Files that a repository gets, by their names there.
+Files = Mapping[str, Path]
+# What an ECG's way to ids depends on, and which file says it.
+_TOKENIZER_FILES = {
+    "ecg_byte.json": "vocabulary, calibration, sampling rate and lead order",
+    "preprocessor_config.json": "the cleaning of recordings",
+    "config.json": "what AutoTokenizer finds the tokenizer by",
+    "tokenizer_config.json": "the tokenizer's class and special tokens",
+}
+# Of the models with an encoder in front of the language model.
+_TWO_STAGE = "ecg_llm"
+_PROMPT = "the wording of prompts and their length budget"
+_RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
+_ECG_TOKEN = re.compile(r"<\|ecg_\d+\|>")
+
+
+def missing_parts(kind: str, files: Files) -> list[str]:
+    """What keeps a folder of this kind from being complete, a line each; empty if nothing does."""
+    checks: dict[str, Callable[[Files], list[str]]] = {
+        "tokenizer": lambda files: _tokenizer_problems(files, ""),
+        "dataset": _dataset_problems,
+        "encoder": _encoder_problems,
+        "language_model": _language_model_problems,
+    }
+    return [*checks[kind](files), *_code_problems(files)]
+
+
+def _tokenizer_problems(files: Files, prefix: str) -> list[str]:
+    problems = [
+        f"{prefix}{name} is missing: {what}"
+        for name, what in _TOKENIZER_FILES.items()
+        if f"{prefix}{name}" not in files
+    ]
+    if problems:
+        return problems
+    from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+
+    try:
+        EcgByteProcessor.from_pretrained(files[f"{prefix}ecg_byte.json"].parent)
+    except EcgError as error:
+        return [f"{prefix or 'the folder '}does not load: {error}"]
+    return []
+
+
+def _dataset_problems(files: Files) -> list[str]:
+    tables = {name: path for name, path in files.items() if name.endswith(".parquet")}
+    if not tables:
+        return ["there is no Parquet file; write the rows with `datasets`' to_parquet"]
+    problems = []
+    for name, path in tables.items():
+        columns = set(pq.read_schema(path).names)
+        # Raw signals are in the file's own integers, with their gain; what else is called so was cleaned.
+        if "signal" in columns and "gain" not in columns and "preprocessor_config.json" not in files:
+            problems.append(f"{name} has cleaned signals, and no preprocessor_config.json says how they were cleaned")
+        if columns & {"input_ids", "completion"} and "encode.json" not in files:
+            problems.append(f"{name} has rows for a model, and no encode.json says how they were written")
+    return problems
+
+
+def _encoder_problems(files: Files) -> list[str]:
+    problems = _weights_problems(files, "model")
+    preprocessor = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
+    if not {"feature_extractor_type", "image_processor_type"} & set(preprocessor):
+        problems.append(
+            "preprocessor_config.json is missing: how a recording becomes the encoder's input; save the "
+            "EcgByteFeatureExtractor or EcgImageProcessor that it was trained with in the folder"
+        )
+    if "auto_map" not in read_json(files["config.json"]):
+        problems.append(
+            "config.json has no auto_map, so AutoModel loads it nowhere but here; save the model by save_pretrained"
+        )
+    return problems
+
+
+def _language_model_problems(files: Files) -> list[str]:
+    is_adapter = "adapter_config.json" in files
+    problems = _weights_problems(files, "adapter_model" if is_adapter else "model")
+    if "config.json" in files and read_json(files["config.json"]).get("model_type") == _TWO_STAGE:
+        return [*problems, *_two_stage_problems(files)]
+    if is_adapter:
+        base = read_json(files["adapter_config.json"]).get("base_model_name_or_path")
+        if not isinstance(base, str) or not is_repo_id(base) or Path(base).exists():
+            problems.append(
+                f"the adapter's base {PurePosixPath(str(base)).name!r} is a folder here: push that extended base "
+                "first and give --base USER/BASE, or push one whole model with --merge"
+            )
+    if not {"tokenizer.json", "tokenizer_config.json"} <= set(files):
+        problems.append("tokenizer.json or tokenizer_config.json is missing: the language model's own tokenizer")
+    prefix = f"{ECG_SUBFOLDER}/"
+    of_ecg = _tokenizer_problems(files, prefix)
+    if f"{prefix}{PROMPT_FILE}" not in files:
+        of_ecg.append(f"{prefix}{PROMPT_FILE} is missing: {_PROMPT}")
+    if of_ecg:
+        return [
+            *problems,
+            *of_ecg,
+            f"name the extended base, which has {prefix}, with --ecg FOLDER or --ecg USER/NAME",
+        ]
+    return [*problems, *_prompt_problems(files, prefix)]
+
+
+def _two_stage_problems(files: Files) -> list[str]:
+    """An encoder in front of a language model: its processor cleans recordings and writes prompts."""
+    problems = []
+    if not {"processor_config.json", "preprocessor_config.json"} & set(files):
+        problems.append("processor_config.json is missing: how recordings and questions become the model's input")
+    if "tokenizer.json" not in files:
+        problems.append("tokenizer.json is missing: the language model's own tokenizer")
+    if "auto_map" not in read_json(files["config.json"]):
+        problems.append("config.json has no auto_map; save the model by save_pretrained")
+    return problems
+
+
+def _prompt_problems(files: Files, prefix: str) -> list[str]:
+    try:
+        EcgPrompt.load(files[f"{prefix}{PROMPT_FILE}"].parent)
+    except EcgError as error:
+        return [f"{prefix}{PROMPT_FILE} does not load: {error}"]
+    if "tokenizer.json" not in files:
+        return []
+    known = len(set(_ECG_TOKEN.findall(files["tokenizer.json"].read_text(encoding="utf-8"))))
+    from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET, read_ecg_byte_file
+
+    wanted = len(ALPHABET) + len(read_ecg_byte_file(files[f"{prefix}ecg_byte.json"])["merges"])
+    if known != wanted:
+        return [f"tokenizer.json knows {known} ECG tokens and {prefix}ecg_byte.json has {wanted}: of different models"]
+    return []
+
+
+def _weights_problems(files: Files, stem: str) -> list[str]:
+    names = [name for name in files if name.startswith(stem) and name.endswith(".safetensors")]
+    return [] if names else [f"{stem}.safetensors is missing: the weights"]
+
+
+def _code_problems(files: Files) -> list[str]:
+    """Code that a stranger's `trust_remote_code=True` would look for elsewhere, or not find."""
+    problems = []
+    for name, path in files.items():
+        if PurePosixPath(name).name not in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+            continue
+        for reference in _references(read_json(path).get("auto_map", {})):
+            if "--" in reference:
+                problems.append(
+                    f"{name}: its auto_map names the code of {reference.partition('--')[0]}; save anew by "
+                    "save_pretrained, so that the code is in the folder"
+                )
+            elif (missing := _missing_code(files, str(PurePosixPath(name).parent), reference)) is not None:
+                problems.append(f"{name}: its auto_map needs {missing}, which is not in the folder")
+    return problems
+
+
+def _references(auto_map: Any) -> list[str]:
+    """The classes that an `auto_map` names, as `module.Class`."""
+    values = auto_map.values() if isinstance(auto_map, dict) else []
+    listed = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return [each for each in listed if isinstance(each, str)]
+
+
+def _missing_code(files: Files, folder: str, reference: str) -> str | None:
+    """The first file that a class needs and the folder lacks; its relative imports are followed."""
+    waiting, seen = [reference.partition(".")[0]], set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        name = str(PurePosixPath(folder) / f"{module}.py")
+        if name not in files:
+            return name
+        waiting += _RELATIVE_IMPORT.findall(files[name].read_text(encoding="utf-8"))
+    return None

@@ -1,0 +1,200 @@
+"""The files of a folder as they would be published, laid out in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
+from ecgbyte_hf.hub.kinds import read_json
+from ecgbyte_hf.hub.private_data import has_token, local_paths, scrubbed_json, table_problems, without_columns
+from ecgbyte_hf.models.errors_ecg_byte import EcgError
+
+CARD = "README.md"
+# What a repository of any kind may hold. Anything else is left out with a message, rather than published unseen.
+_WELCOME = (
+    "README.md LICENSE* NOTICE* CITATION.cff *.json *.jinja merges.txt vocab.txt *.model *.png *.svg *.pdf "
+    ".eval_results/*.yaml"
+).split()
+_OF_KIND = {
+    "tokenizer": [],
+    "dataset": ["*.parquet"],
+    "encoder": ["*.safetensors", "*.py"],
+    "language_model": ["*.safetensors"],
+}
+# Left out by these names, each for its reason; the first that fits.
+_LEFT_OUT = (
+    ("checkpoint-*/*", "a checkpoint of the training"),
+    ("merged/*", "a model of its own: push this folder by itself"),
+    (".*", "hidden"),
+    ("*/.*", "hidden"),
+    ("__pycache__/*", "compiled code"),
+    ("trainer_state.json", "of the training; training_log.json says how the loss went"),
+    *((f"*.{end}", "may hold a pickle") for end in ("bin", "pt", "pth", "pkl", "pickle", "ckpt", "npy", "joblib")),
+)
+_TEXTS = (".json", ".jinja", ".md", ".py", ".txt", ".yaml", ".cff")
+
+
+@dataclass
+class Stage:
+    """What would be published.
+
+    Attributes:
+        folder: The files as they would be; unchanged ones are links.
+        kind: One of `kinds.REPO_TYPES`.
+        left_out: Files that stay here, with the reason.
+        notes: What was changed, for the user to know.
+        problems: What forbids to publish it.
+    """
+
+    folder: Path
+    kind: str
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files by their names in the repository, sorted."""
+        places = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in places}
+
+
+def stage_folder(
+    source: Path,
+    folder: Path,
+    kind: str,
+    *,
+    base: str | None = None,
+    base_revision: str | None = None,
+    ecg: Path | None = None,
+    dropped_columns: Sequence[str] = (),
+) -> Stage:
+    """Lay out what would be published of a folder, with everything private cut away or named as a problem.
+
+    Args:
+        source: The folder.
+        folder: An empty folder for the layout.
+        kind: One of `kinds.REPO_TYPES`.
+        base: Name on the Hub of an adapter's base model, in place of the one that its training noted.
+        base_revision: Of `base`.
+        ecg: Where the ECG tokenizer and the prompt of a language model are, if not in `source`.
+        dropped_columns: Columns of a data set that are not published.
+    """
+    stage = Stage(folder, kind)
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = path.relative_to(source).as_posix()
+        reason = _reason_to_leave_out(name, kind)
+        if reason is None:
+            _add(stage, name, path, dropped_columns)
+        else:
+            stage.left_out[name] = reason
+    if kind == "language_model":
+        _add_ecg_parts(stage, source, ecg)
+        if base is not None:
+            _name_base(stage, base, base_revision)
+    made_from = _source_of(source) if kind == "dataset" else ""
+    for name, path in stage.files.items():
+        if path.suffix == ".parquet":
+            stage.problems += table_problems(path, shown=name, source=made_from)
+        elif path.suffix in _TEXTS:
+            stage.problems += _text_problems(name, path)
+    return stage
+
+
+def _source_of(folder: Path) -> str:
+    """The data set that `ecgbyte prepare` read, as its report or that of `ecgbyte encode` has it; empty if unknown."""
+    encoded = read_json(folder / "encode.json").get("provenance", {})
+    return str(read_json(folder / "report.json").get("source") or encoded.get("data_source") or "")
+
+
+def _reason_to_leave_out(name: str, kind: str) -> str | None:
+    welcome = [*_WELCOME, *_OF_KIND[kind]]
+    base = PurePosixPath(name).name
+    if name.startswith(".eval_results/") and fnmatch(name, ".eval_results/*.yaml"):
+        return None
+    for pattern, reason in _LEFT_OUT:
+        if fnmatch(name, pattern):
+            return reason
+    if any(fnmatch(base, pattern) for pattern in welcome):
+        return None
+    return f"no part of a {kind.replace('_', ' ')}"
+
+
+def _add(stage: Stage, name: str, path: Path, dropped_columns: Sequence[str]) -> None:
+    target = stage.folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet" and dropped_columns:
+        # The reader of a prepared folder looks for all columns of its records.
+        without_columns(path, dropped_columns, target, keep_names=name.startswith("records/"))
+        return
+    content: bytes | None = None
+    changes: list[str] = []
+    if path.suffix == ".json":
+        try:
+            content, changes = scrubbed_json(path)
+        except EcgError as error:
+            stage.problems.append(str(error))
+            return
+    if content is None:
+        _link(path, target)
+    else:
+        target.write_bytes(content)
+        more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+        stage.notes.append(f"{name}: {changes[0]}{more}")
+
+
+def _link(path: Path, target: Path) -> None:
+    """A file of many gigabytes is not copied where the system has links."""
+    try:
+        os.symlink(path.resolve(), target)
+    except OSError:  # Windows gives them to administrators only
+        shutil.copyfile(path, target)
+
+
+def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
+    """`trl sft` writes weights and tokenizer alone: the rest is the extended base model's."""
+    if (source / ECG_SUBFOLDER).is_dir() and ecg is None:
+        return
+    if ecg is None:
+        noted = read_json(source / "adapter_config.json").get("base_model_name_or_path")
+        ecg = Path(str(noted)) / ECG_SUBFOLDER
+    elif (ecg / ECG_SUBFOLDER).is_dir():
+        ecg = ecg / ECG_SUBFOLDER
+    if not ecg.is_dir():
+        return  # what is missing is said by the check of the parts
+    for path in sorted(path for path in ecg.iterdir() if path.is_file()):
+        name = f"{ECG_SUBFOLDER}/{path.name}"
+        if _reason_to_leave_out(name, stage.kind) is None:
+            (stage.folder / name).unlink(missing_ok=True)
+            _add(stage, name, path, ())
+    stage.notes.append(f"{ECG_SUBFOLDER}/ was taken from the base model's folder")
+
+
+def _name_base(stage: Stage, base: str, revision: str | None) -> None:
+    """Name an adapter's base in the published copy only: training here goes on with the folder."""
+    path = stage.folder / "adapter_config.json"
+    if not path.is_file():
+        stage.problems.append("--base is for an adapter, and the folder has no adapter_config.json; leave it out")
+        return
+    config = read_json(path)
+    config["base_model_name_or_path"] = base
+    config["revision"] = revision
+    path.unlink()  # a link would be written through
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    stage.notes.append(f"adapter_config.json: the base model is {base}")
+
+
+def _text_problems(name: str, path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    problems = []
+    if has_token(text):
+        problems.append(f"{name} holds a token of the Hub; take it out, and revoke it in the Hub's settings")
+    if name == CARD and (paths := local_paths(text)):
+        problems.append(f"{name} names {len(paths)} places on a machine, such as {PurePosixPath(paths[0]).name}")
+    return problems

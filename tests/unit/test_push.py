@@ -1,0 +1,441 @@
+"""`ecgbyte push` without a Hub: what a folder is, what goes out, what is cut away, what forbids to publish it."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecgbyte_hf import cli
+from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder, without_tokens
+from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
+from ecgbyte_hf.hub.private_data import local_paths, scrubbed_json, shortened, table_problems, without_columns
+from ecgbyte_hf.hub.push import PushOptions, push_folder
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
+
+TOKEN = "hf_" + "loopbackonly" * 3
+CARD = "---\nlicense: apache-2.0\n---\n# A test\n"
+
+
+def write_table(path: Path, **columns) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def with_card(folder: Path, text: str = CARD) -> Path:
+    (folder / "README.md").write_text(text)
+    return folder
+
+
+def problems_of(folder: Path, **options) -> str:
+    """Why a folder is not pushed."""
+    with pytest.raises(EcgHubError) as caught:
+        push_folder(folder, "someone/x", PushOptions(**options), dry_run=True)
+    return str(caught.value)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A data set that may go out."""
+    write_table(tmp_path / "rows/train.parquet", ecg_id=[1, 2], question=["is it?", "why?"])
+    return with_card(tmp_path / "rows")
+
+
+@pytest.fixture
+def llm(small_llm, tmp_path):
+    return with_card(shutil.copytree(small_llm, tmp_path / "llm"))
+
+
+@pytest.fixture
+def adapter(llm, tmp_path):
+    """Adapter of `llm`, as PEFT and `ecgbyte sft` leave one; its weights are not looked into."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(llm / "ecg_byte", folder / "ecg_byte")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(llm / name, folder)
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(llm), "r": 8}))
+    return with_card(folder)
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """Files of an encoder with its code; the weights are not looked into."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "modeling_x.XModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "ecg_resnet", "auto_map": auto_map}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_extractor_type": "X"}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "configuration_x.py").write_text("from .errors_x import Error\n")
+    (folder / "modeling_x.py").write_text("from .configuration_x import XConfig\n")
+    (folder / "errors_x.py").write_text("class Error(ValueError): pass\n")
+    return with_card(folder)
+
+
+class TestNames:
+    def test_of_the_hub(self):
+        assert all(is_repo_id(name) for name in ("a/b", "someone/ecg-byte.v2", "A1/b_c"))
+        assert not any(is_repo_id(name) for name in ("b", "a/b/c", "/a/b", "./a", "../a", "a/", "a/.b", "a b/c"))
+
+    def test_a_folder_goes_first(self, tmp_path, monkeypatch):
+        (tmp_path / "someone/x").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert local_or_hub_folder("someone/x", made_by="y") == Path("someone/x")
+        with pytest.raises(
+            EcgFileError, match="^nowhere is not there; expected a folder that `ecgbyte y` wrote, or USER"
+        ):
+            local_or_hub_folder("nowhere", made_by="ecgbyte y")
+
+    def test_tokens_are_cut(self):
+        assert without_tokens(f"a\n {TOKEN} b") == "a hf_... b"
+
+
+class TestKinds:
+    def test_each(self, rows, llm, adapter, encoder, small_ecg_byte, small_prepared):
+        found = {
+            kind_of(folder): folder for folder in (rows, small_prepared.folder, llm, adapter, encoder, small_ecg_byte)
+        }
+        assert set(found) == set(REPO_TYPES)
+        assert (found["dataset"], found["language_model"]) == (small_prepared.folder, adapter)
+
+    def test_none(self, tmp_path):
+        with pytest.raises(EcgHubError, match="holds nothing that can be pushed; expected what"):
+            kind_of(tmp_path)
+        with pytest.raises(EcgHubError, match="nowhere is not there"):
+            kind_of(tmp_path / "nowhere")
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("/home/ann/ptb-xl", "ptb-xl"),
+            ("--data /scratch/a/b --output rows", "--data b --output rows"),
+            ("file:///home/ann/x.csv", "x.csv"),
+            ("~/ecg/runs", "runs"),
+            (r"C:\Users\ann\ptb-xl", "ptb-xl"),
+            ("files/p1000/p10000032/s40689238/40689238: no V6", "40689238: no V6"),
+            ("/data/mimic/files/p1000/p10000032/s40689238/40689238", "40689238"),
+            ("p10000032", "(left out)"),
+        ],
+    )
+    def test_are_cut_to_the_last_part(self, text, expected):
+        assert shortened(text) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        ["https://physionet.org/content/ptb-xl/1.0.3/", "500/100 Hz", "and/or/both", "someone/llama", "</a>/b/c"],
+    )
+    def test_what_is_none_stays(self, text):
+        assert shortened(text) == text and local_paths(text) == []
+
+    def test_of_json_files(self, tmp_path):
+        path = tmp_path / "report.json"
+        content = {
+            "provenance": {"arguments": {"data": "/home/ann/prepared", "n": 3}},
+            "overlap": {"train/test": {"patients": ["17", "18"], "ecgs": [1]}},
+            "patients": 5,
+            "refused": [{"record": "files/p1000/p10000032/s4/4", "name": "ok"}],
+        }
+        path.write_text(json.dumps(content))
+        clean, changes = scrubbed_json(path)
+        assert json.loads(clean) == {
+            "provenance": {"arguments": {"data": "prepared", "n": 3}},
+            "overlap": {"train/test": {"patients": 2, "ecgs": [1]}},
+            "patients": 5,
+            "refused": [{"record": "4", "name": "ok"}],
+        }
+        assert changes[0] == "provenance.arguments.data: a path was cut to 'prepared'" and len(changes) == 3
+
+    def test_what_needs_no_change_is_the_same_file(self, tmp_path):
+        path = tmp_path / "tokenizer_config.json"
+        path.write_text('{"chat_template": "{{ \'/a/b/c\' }}",\n "x": 1}')
+        assert scrubbed_json(path) == (None, [])
+        path.write_text("{")
+        with pytest.raises(EcgDataError, match="tokenizer_config.json is not JSON"):
+            scrubbed_json(path)
+
+
+class TestTables:
+    @pytest.mark.parametrize(
+        "name", ["patient_id", "subject_id", "SubjectID", "name", "Birth Date", "date_of_birth", "MRN", "hadm_id"]
+    )
+    def test_a_column_that_identifies(self, name, tmp_path):
+        path = write_table(tmp_path / "x.parquet", **{"ecg_id": [1], name: ["7"]})
+        assert table_problems(path, shown="x") == [
+            f"x: the column {name} identifies patients; leave it out with --drop-columns {name}"
+        ]
+
+    def test_inside_of_another(self, tmp_path):
+        path = write_table(tmp_path / "x.parquet", facts=[{"age": 50, "mrn": "1"}])
+        assert "the column facts identifies patients" in table_problems(path, shown="x")[0]
+
+    def test_an_empty_column_does_not(self, tmp_path):
+        path = write_table(tmp_path / "x.parquet", patient_id=pa.nulls(3, pa.string()), ecg_id=[1, 2, 3])
+        assert table_problems(path, shown="x") == []
+
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            ("files/p1000/p10000032/s40689238/40689238", "paths with MIMIC's patient numbers"),
+            ("/home/ann/x", "paths of files on a machine"),
+            (TOKEN, "a token of the Hub"),
+        ],
+    )
+    def test_what_a_text_holds(self, value, what, tmp_path):
+        for number, column in enumerate(([value], [[value]], [[{"content": value}]])):
+            path = write_table(tmp_path / f"{number}.parquet", ecg_id=[1], place=column)
+            (problem,) = table_problems(path, shown="x")
+            assert f"the column place holds {what}" in problem and value not in problem
+        path = write_table(tmp_path / "fine.parquet", place=["records500/00000/00001_hr"])
+        assert table_problems(path, shown="x") == []
+
+    def test_reports(self, tmp_path):
+        def found(source="", **columns):
+            path = write_table(tmp_path / "x.parquet", report=["sinus rhythm"], **columns)
+            return table_problems(path, shown="x", source=source)
+
+        assert "the column report holds reports of an unknown source" in found()[0]
+        assert "the column report holds free text of MIMIC's reports" in found("mimic_iv_ecg")[0]
+        assert "the column report holds free text of MIMIC's reports" in found(rr_interval=[1], p_onset=[2])[0]
+        assert found("ptb_xl records500 reports") == found(scp_codes=["NORM"], strat_fold=[1]) == []
+
+    def test_answers_that_are_reports(self, rows):
+        write_table(rows / "train.parquet", ecg_id=[1], answer=[["sinus rhythm"]])
+        (rows / "report.json").write_text(json.dumps({"source": "mimic_iv_ecg"}))
+        assert "the column answer holds free text of MIMIC's reports" in problems_of(rows)
+        (rows / "report.json").unlink()
+        (rows / "encode.json").write_text(json.dumps({"provenance": {"data_source": "ecg_chat pretrain_mimic"}}))
+        assert "the column answer holds free text of MIMIC's reports" in problems_of(rows)
+        (rows / "encode.json").write_text(json.dumps({"provenance": {"data_source": "ecg_qa ptbxl-template"}}))
+        assert push_folder(rows, "someone/x", dry_run=True).kind == "dataset"
+
+    def test_columns_are_left_out(self, tmp_path):
+        from datasets import Dataset
+
+        path = tmp_path / "x.parquet"
+        Dataset.from_dict({"a": [1, 2], "name": ["x", "y"]}).to_parquet(path)
+        gone = without_columns(path, ["name", "other"], tmp_path / "gone.parquet", keep_names=False)
+        assert Dataset.from_parquet(str(gone), cache_dir=str(tmp_path)).to_dict() == {"a": [1, 2]}
+        blank = without_columns(path, ["name"], tmp_path / "blank.parquet", keep_names=True)
+        assert pq.read_table(blank).to_pylist() == [{"a": 1, "name": None}, {"a": 2, "name": None}]
+
+    def test_no_table(self, tmp_path):
+        (tmp_path / "x.parquet").write_bytes(b"PAR1 not")
+        with pytest.raises(EcgDataError, match="x.parquet is no Parquet file that can be read"):
+            table_problems(tmp_path / "x.parquet", shown="x")
+
+
+class TestDataSets:
+    def test_what_may_go_out(self, rows):
+        made = push_folder(rows, "someone/x", dry_run=True)
+        assert (made.kind, made.url, made.commit) == ("dataset", None, None)
+        assert set(made.sizes) == {"README.md", "train.parquet"}
+        assert made.sizes["train.parquet"] == (rows / "train.parquet").stat().st_size
+
+    def test_a_patient_blocks_it_and_can_be_left_out(self, rows, capsys):
+        write_table(rows / "train.parquet", ecg_id=[1], patient_id=["7"], birth_date=["1950"])
+        text = problems_of(rows)
+        assert "train.parquet: the column patient_id identifies" in text and "the column birth_date" in text
+        given = ["push", str(rows), "someone/x", "--dry-run"]
+        assert cli.main(given) == 1
+        assert "the column patient_id identifies" in capsys.readouterr().err
+        assert cli.main([*given, "--drop-columns", "patient_id", "birth_date"]) == 0
+        assert pq.read_schema(rows / "train.parquet").names == ["ecg_id", "patient_id", "birth_date"]
+
+    def test_a_transform_that_is_not_told(self, rows):
+        write_table(rows / "train.parquet", signal=[[[0.1, 0.2]]])
+        assert "no preprocessor_config.json says how they were cleaned" in problems_of(rows)
+        write_table(rows / "train.parquet", prompt=["a"], completion=["b"])
+        assert "no encode.json says how they were written" in problems_of(rows)
+        (rows / "encode.json").write_text("{}")
+        assert push_folder(rows, "someone/x", dry_run=True).kind == "dataset"
+
+    def test_tables_of_different_columns_need_configurations(self, rows):
+        write_table(rows / "more/part.parquet", other=[1])
+        assert "has no `configs`, and the Parquet files have 2 different sets of columns" in problems_of(rows)
+        configs = "configs:\n- {config_name: a, data_files: train.parquet}\n- {config_name: b, data_files: %s}\n"
+        with_card(rows, f"---\n{configs % 'more/*.parquet'}---\n")
+        assert push_folder(rows, "someone/x", dry_run=True).kind == "dataset"
+        with_card(rows, f"---\n{configs % 'records/*.parquet'}---\n")
+        assert "`configs` names records/*.parquet, and no file is called so" in problems_of(rows)
+
+    def test_a_prepared_folder(self, small_prepared, tmp_path):
+        folder = with_card(shutil.copytree(small_prepared.folder, tmp_path / "prepared"))
+        text = problems_of(folder)
+        for column in ("patient_id", "name"):
+            assert f"records/part-00000.parquet: the column {column} identifies patients" in text
+
+
+class TestModels:
+    def test_whole(self, llm):
+        made = push_folder(llm, "someone/x", dry_run=True)
+        assert made.kind == "language_model"
+        assert {"model.safetensors", "ecg_byte/ecg_byte.json", "ecg_byte/ecg_prompt.json"} <= set(made.sizes)
+
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("model.safetensors", "the weights"),
+            ("tokenizer.json", "the language model's own tokenizer"),
+            ("ecg_byte/ecg_byte.json", "vocabulary, calibration, sampling rate and lead order"),
+            ("ecg_byte/preprocessor_config.json", "the cleaning of recordings"),
+            ("ecg_byte/ecg_prompt.json", "the wording of prompts and their length budget"),
+        ],
+    )
+    def test_what_is_missing_is_named(self, llm, name, what):
+        (llm / name).unlink()
+        text = problems_of(llm, kind="language_model")
+        assert f"{name}" in text and "is missing" in text and what in text
+
+    def test_a_tokenizer_of_another_model(self, llm):
+        path = llm / "ecg_byte/ecg_byte.json"
+        stored = json.loads(path.read_text())
+        path.write_text(json.dumps(stored | {"merges": stored["merges"][:50]}))
+        text = problems_of(llm)
+        assert "ecg_byte" in text and ("different models" in text or "does not load" in text)
+
+    def test_an_adapter_s_base_must_be_on_the_hub(self, adapter, llm):
+        text = problems_of(adapter)
+        assert "the adapter's base 'llm' is a folder here: push that extended base first and give --base" in text
+        assert str(llm) not in text
+        made = push_folder(adapter, "someone/x", PushOptions(base="someone/llm"), dry_run=True)
+        assert "adapter_config.json: the base model is someone/llm" in made.notes
+        assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(llm)
+
+    def test_ecg_parts_of_the_base(self, adapter, llm, tmp_path):
+        shutil.rmtree(adapter / "ecg_byte")
+        options = {"base": "someone/llm"}
+        made = push_folder(adapter, "someone/x", PushOptions(**options), dry_run=True)
+        assert "ecg_byte/ecg_prompt.json" in made.sizes
+        parts = shutil.move(llm / "ecg_byte", tmp_path / "elsewhere" / "ecg_byte")
+        assert "ecg_byte/ecg_byte.json is missing" in problems_of(adapter, **options)
+        for place in (parts, Path(parts).parent):
+            made = push_folder(adapter, "someone/x", PushOptions(**options, ecg=place), dry_run=True)
+            assert "ecg_byte/ecg_prompt.json" in made.sizes
+
+    def test_a_whole_model_has_no_base(self, llm):
+        assert "--base is for an adapter" in problems_of(llm, base="someone/llm")
+
+    def test_an_encoder(self, encoder):
+        assert "errors_x.py" in push_folder(encoder, "someone/x", dry_run=True).sizes
+        (encoder / "errors_x.py").unlink()
+        assert "config.json: its auto_map needs errors_x.py, which is not in the folder" in problems_of(encoder)
+
+    def test_an_encoder_s_way_to_its_input(self, encoder):
+        (encoder / "preprocessor_config.json").unlink()
+        assert "preprocessor_config.json is missing: how a recording becomes" in problems_of(encoder)
+
+    def test_code_of_another_repository(self, encoder):
+        config = json.loads((encoder / "config.json").read_text())
+        config["auto_map"]["AutoModel"] = "other/repo--modeling_x.XModel"
+        (encoder / "config.json").write_text(json.dumps(config))
+        assert "its auto_map names the code of other/repo" in problems_of(encoder)
+        del config["auto_map"]
+        (encoder / "config.json").write_text(json.dumps(config))
+        assert "config.json has no auto_map" in problems_of(encoder)
+
+    def test_what_stays_here(self, llm):
+        names = ["training_args.bin", "optimizer.pt", "x.pkl", "checkpoint-5/model.safetensors", "notes.docx"]
+        names += [".secret.json", "merged/model.safetensors", "data.parquet", "a/b.npy", "trainer_state.json"]
+        for name in names:
+            (llm / name).parent.mkdir(exist_ok=True)
+            (llm / name).write_bytes(b"{}")
+        made = push_folder(llm, "someone/x", dry_run=True)
+        assert set(made.left_out) == set(names)
+        assert made.left_out["optimizer.pt"] == "may hold a pickle"
+        assert made.left_out["checkpoint-5/model.safetensors"] == "a checkpoint of the training"
+
+    def test_a_token_in_a_file(self, llm):
+        (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
+        text = problems_of(llm)
+        assert "training_log.json holds a token of the Hub" in text and TOKEN not in text
+
+    def test_paths_in_a_log_are_cut(self, llm):
+        (llm / "training_log.json").write_text(json.dumps({"arguments": {"output_dir": str(llm)}}))
+        made = push_folder(llm, "someone/x", dry_run=True)
+        assert made.notes[0] == "training_log.json: arguments.output_dir: a path was cut to 'llm'"
+
+
+class TestCards:
+    @pytest.fixture
+    def written(self, monkeypatch):
+        """Cards by a stand-in for `ecgbyte_hf.hub.cards`."""
+        calls = []
+
+        def write_card(folder, *, kind, repo_id, license):
+            calls.append((kind, repo_id, license))
+            (folder / "README.md").write_text(f"---\nlicense: {license}\n---\n{repo_id}\n")
+            return folder / "README.md"
+
+        module = ModuleType("ecgbyte_hf.hub.cards")
+        module.write_card = write_card
+        monkeypatch.setitem(sys.modules, "ecgbyte_hf.hub.cards", module)
+        return calls
+
+    def test_is_written_where_there_is_none(self, rows, written):
+        (rows / "README.md").unlink()
+        made = push_folder(rows, "someone/x", PushOptions(license="cc-by-4.0"), dry_run=True)
+        assert written == [("dataset", "someone/x", "cc-by-4.0")]
+        assert "README.md" in made.sizes and made.notes == ["README.md was written"]
+        assert not (rows / "README.md").exists()
+
+    def test_or_where_a_trainer_wrote_it(self, llm, written):
+        with_card(llm, "---\ntags: [generated_from_trainer]\n---\n")
+        push_folder(llm, "someone/x", dry_run=True)
+        assert [kind for kind, *_ in written] == ["language_model"]
+
+    def test_a_person_s_card_is_kept(self, rows, written):
+        push_folder(rows, "someone/x", dry_run=True)
+        assert written == []
+        push_folder(rows, "someone/x", PushOptions(rewrite_card=True), dry_run=True)
+        assert len(written) == 1 and (rows / "README.md").read_text() == CARD
+
+    def test_an_old_one_is_told(self, rows, written):
+        (rows / "report.json").write_text("{}")
+        os.utime(rows / "README.md", (1, 1))
+        made = push_folder(rows, "someone/x", dry_run=True)
+        assert made.notes == ["README.md is older than the results beside it; --rewrite-card writes it anew"]
+
+    def test_none_can_be_written(self, rows, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ecgbyte_hf.hub.cards", None)
+        (rows / "README.md").unlink()
+        assert "README.md is missing" in problems_of(rows)
+
+    def test_another_licence(self, rows):
+        assert "says the licence is 'apache-2.0', and --license 'mit'" in problems_of(rows, license="mit")
+
+    def test_a_place_on_this_machine(self, rows):
+        with_card(rows, CARD + "Trained on /home/ann/secret/ptb-xl.\n")
+        text = problems_of(rows)
+        assert "README.md names 1 places on a machine" in text and "/home/ann" not in text
+
+
+class TestCommand:
+    def test_says_everything(self, llm, capsys):
+        (llm / "optimizer.pt").write_bytes(b"x")
+        assert cli.main(["push", str(llm), "someone/x", "--dry-run"]) == 0
+        screen = capsys.readouterr().out
+        size = f"{(llm / 'model.safetensors').stat().st_size:,}"
+        assert f"{size}  model.safetensors" in screen
+        assert "left out: optimizer.pt (may hold a pickle)" in screen
+        assert "every check passed, nothing was uploaded" in screen
+
+    def test_wrong_options(self, rows, capsys):
+        assert cli.main(["push", str(rows), "x", "--dry-run"]) == 1
+        assert "x is no name on the Hub, expected USER/NAME" in capsys.readouterr().err
+        assert cli.main(["push", str(rows), "a/b", "--merge", "--base", "c/d"]) == 2
+        assert cli.main(["push", str(rows.parent / "nowhere"), "a/b"]) == 1
+        assert "nowhere is not there" in capsys.readouterr().err
+
+    def test_kinds_are_those_of_the_code(self):
+        from ecgbyte_hf.cli_push import KINDS
+
+        assert KINDS == ("auto", *REPO_TYPES)
