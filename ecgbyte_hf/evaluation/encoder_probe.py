@@ -144,6 +144,7 @@ def probe_encoder(
             "probe-encoder",
             {"encoder": str(folder), "data": str(prepared.folder), **asdict(options)},
             data_hash=prepared.report["data_hash"],
+            data_source=prepared.report.get("source"),
             weights=_weights_hash(folder),
             window_seconds=prepared.window_seconds,
             window_stride=prepared.window_stride,

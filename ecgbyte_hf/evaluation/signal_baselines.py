@@ -575,6 +575,7 @@ def _provenance(
         "baseline",
         {"data": str(prepared.folder), "kind": kind, "split": split, **asdict(options)},
         data_hash=prepared.report["data_hash"],
+        data_source=prepared.report.get("source"),
         window_seconds=prepared.window_seconds,
         window_stride=prepared.window_stride,
         **extra,

@@ -560,7 +560,12 @@ def _batched(items: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
 def _write_log(
     output: Path, history: list[dict[str, Any]], report: dict[str, Any], prepared: PreparedData, arguments: Any
 ) -> None:
-    block = provenance("pretrain-encoder", arguments, data_hash=prepared.report.get("data_hash"))
+    block = provenance(
+        "pretrain-encoder",
+        arguments,
+        data_hash=prepared.report.get("data_hash"),
+        data_source=prepared.report.get("source"),
+    )
     if losses(history, "loss"):
         _draw(history, output / FIGURE_FILE)
     write_json(output / LOG_FILE, {"history": history, "report": report, "provenance": block})
