@@ -37,7 +37,7 @@ class Augmentation:
 
     Example:
         >>> augmentation = Augmentation(["gain=2"], sampling_rate=100, seed=0)
-        >>> 0.5 <= augmentation(17, np.ones((1, 3)))[0, 0] <= 2.0
+        >>> bool(0.5 <= augmentation(17, np.ones((1, 3)))[0, 0] <= 2.0)
         True
     """
 

@@ -267,7 +267,7 @@ class TestRefusals:
         given = words(**ON_CPU | NAMES | {"model_name_or_path": "a/b"})
         assert cli.main(["sft", *given]) == 1
         said = capsys.readouterr().err.strip()
-        assert said.count("\n") == 0 and "gated repo" in said and "`hf auth login`" in said
+        assert said.count("\n") == 0 and "a/b is gated" in said and "`hf auth login`" in said
 
 
 class TestCommand:
