@@ -3,8 +3,7 @@
 # language model, steps, batches and tries of the learning rate, and with its own controls. On simulated ECGs about an hour
 # on two cores; broken off, the same line goes on (bash 4.4 or newer).
 #   bash scripts/recipes/compare_systems.sh
-#   DATA=prepared-ptbxl OUTPUT=systems-ptbxl BASE_MODEL=meta-llama/Llama-3.2-1B bash scripts/recipes/compare_systems.sh
-# DATA is "synthetic", or what `ecgbyte prepare` wrote, with a validation split. The result is $OUTPUT/systems.json, with
+# compare_systems_paper.sh beside this file has the paper's settings, for real recordings and a GPU. DATA is "synthetic", or what `ecgbyte prepare` wrote, with a validation split. The result is $OUTPUT/systems.json, with
 # its table (.md) and figure (.png). README.md beside this file tells what is equal and what is not.
 set -euo pipefail
 
@@ -28,7 +27,7 @@ BATCH="${BATCH:-8}"
 PRETRAIN_STEPS="${PRETRAIN_STEPS:-300}"
 PRETRAIN_BATCH="${PRETRAIN_BATCH:-64}"
 PRETRAIN_LEARNING_RATE="${PRETRAIN_LEARNING_RATE:-1e-3}"
-PRETRAIN_WEIGHTS="${PRETRAIN_WEIGHTS:---tiny --tiny-size 128 4}" # empty for the paper's, from the Hub
+PRETRAIN_WEIGHTS="${PRETRAIN_WEIGHTS---tiny --tiny-size 128 4}" # empty for the paper's, from the Hub
 # More options for single commands, such as WINDOW="--window-seconds 2" for all that take it.
 read -ra window <<<"${WINDOW:-}"
 read -ra pretrain_arguments <<<"$PRETRAIN_WEIGHTS ${PRETRAIN_ARGUMENTS:-}"
@@ -87,7 +86,7 @@ pretrain() {
 # extend SYSTEM SEED: the language model with what the system reads ECGs by.
 extend() {
   local folder="$OUTPUT/$1/seed-$2/base" reads=(--tokenizer "$OUTPUT/tokenizer")
-  [[ "$1" == ecg-byte ]] || reads=(--encoder "$OUTPUT/$1/seed-$2/encoder" "${encoder_arguments[@]}")
+  [[ "$1" == ecg-byte ]] || reads=(--encoder "$OUTPUT/$1/seed-$2/encoder" --standardize-on "$data" "${encoder_arguments[@]}")
   done_before "$folder.made" && return
   ecgbyte extend-llm "${model[@]}" "${reads[@]}" --max-length "$MAX_LENGTH" --reserve 32 --seed "$2" \
     "${extend_arguments[@]}" --output "$folder"

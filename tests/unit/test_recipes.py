@@ -403,6 +403,23 @@ class TestSystems:
             "clip=runs/clip/seed-0/report.json"
         )
 
+    def test_the_papers_settings(self, recorder):
+        variables = {"OUTPUT": "runs", "DATA": "prepared", "SEEDS": "0", "LEARNING_RATES": "1e-3"}
+        ended = recorder.run("compare_systems_paper.sh", variables)
+        assert ended.returncode == 0, ended.stderr
+        given = recorder.commands()
+        for words in given:
+            if words[0] == "pretrain-encoder":  # the paper's weights, not random ones
+                assert "--tiny" not in words and of(words, "--precision") == "bf16"
+            if words[0] == "sft":
+                options = sft.parse_options([*words[1:], "--use_cpu", "true", "--bf16", "false"])[0]
+                assert options.model.use_peft and options.model.lora_r == 16 and options.training.max_length == 1024
+            if "--data" in words:
+                assert "--window-seconds 2" in " ".join(words)
+        extended = [words for words in given if words[0] == "extend-llm"]
+        assert [("--standardize-on" in words) for words in extended] == [False, True, True, True, True]
+        assert {of(words, "--model") for words in extended} == {"meta-llama/Llama-3.2-1B"}
+
     def test_some_systems_of_a_prepared_folder(self, recorder):
         variables = {
             "OUTPUT": "runs",
