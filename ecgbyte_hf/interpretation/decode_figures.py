@@ -143,7 +143,8 @@ def _draw_heading(figure: Any, decoding: Decoding, title: str, has_original: boo
     width, height = figure.size_mm
     lines = [
         title,
-        f"{numbers['samples']:,} samples in {numbers['tokens']:,} tokens: {numbers['compression']:.1f} samples per token",
+        f"{numbers['tokens']:,} tokens for {numbers['samples']:,} samples: {numbers['compression']:.1f} samples per "
+        "token",
         f"largest error {numbers['max_error_mv']:.3f} mV = {numbers['max_error_bins']:.2f} bins (lead {worst}); "
         f"mean {numbers['mean_error_mv']:.3f} mV",
         f"{numbers['clipped']:,} samples outside the range of the bins, {numbers['low_mv']:.2f} to "

@@ -1,8 +1,8 @@
 """The paper on which electrocardiographs draw: a grid of millimetres, a calibration pulse, leads in fixed places.
 
 Everything is drawn in one coordinate system, in mm from the lower left corner of the figure, so that what is saved as
-PDF or SVG is true to scale when it is printed without fitting it to the page. It takes matplotlib alone: `ecg_plot` and
-`pmecg`, which draw such paper, know nothing of bands under a trace, and the second is under the GPL.
+PDF or SVG is true to scale when it is printed without fitting it to the page. matplotlib alone does it: `ecg_plot` and
+`pmecg` draw such paper, but know nothing of bands under a trace, and the second is under the GPL.
 """
 
 from __future__ import annotations
@@ -149,9 +149,9 @@ def plot_ecg(
         record: An `EcgRecord`, or a float array (leads, samples) in mV with `leads` and `sampling_rate`.
         leads: Names of an array's rows.
         sampling_rate: Hz of an array.
-        layout: `"3x4"` with lead II below as rhythm strip, `"6x2"`, or `"rows"`, each lead in one line. By default 3x4
-            for 12 leads of 10 s and more or of up to 2.5 s, 6x2 for those between, rows for other leads. Columns follow
-            one another in time, but a record that fits whole into each column is shown so.
+        layout: `"3x4"` with lead II below as rhythm strip, `"6x2"`, or `"rows"`, each lead in one line. By default
+            3x4 for 12 leads of 10 s and more or of up to 2.5 s, 6x2 for those between, rows for other leads. Columns
+            follow one another in time; a record that fits whole into each column is shown so.
         speed: mm per second.
         gain: mm per mV.
         seconds: Draw only the beginning.
@@ -331,9 +331,9 @@ class EcgPaper:
         axis.set_axis_off()
         self._draw_grid(axis)
         self._draw_texts(axis)
-        for line in self.lines:
+        for number, line in enumerate(self.lines):
             x, y = np.array(_PULSE).T * ((1.0,), (self.style.gain,))
-            axis.plot(_MARGIN + x, line.baseline + y, color=_BLACK, linewidth=0.7, gid="calibration-pulse")
+            axis.plot(_MARGIN + x, line.baseline + y, color=_BLACK, linewidth=0.7, gid=f"pulse-{number}")
         return axis
 
     def _draw_grid(self, axis: Any) -> None:
@@ -363,7 +363,12 @@ class EcgPaper:
             line, heights = self.lines[cell.line], self.heights(cell)
             x = cell.x + self._length(1.0) * np.arange(len(heights))
             self.axis.plot(
-                x, line.baseline + heights, color=colour, linewidth=0.7, gid=f"trace-{cell.lead}", zorder=3.0
+                x,
+                line.baseline + heights,
+                color=colour,
+                linewidth=0.7,
+                gid=f"trace-{cell.lead}-{cell.line}",
+                zorder=3.0,
             )
             y = line.baseline + self._name_height(cell)
             self.axis.text(cell.x + 1.0, y, cell.lead, fontsize=9, weight="bold", zorder=5.0, path_effects=halo)

@@ -37,6 +37,6 @@ def token_colour(index: int) -> str:
 
 
 def is_same_colour(ids: Any) -> Any:
-    """For each token and the next one of an integer array (tokens,), whether both have one colour: bool (tokens - 1,)."""
+    """For each token of an integer array (tokens,) and the next, whether both have one colour: bool (tokens - 1,)."""
     places = ids % len(TOKEN_COLOURS)
     return places[1:] == places[:-1]

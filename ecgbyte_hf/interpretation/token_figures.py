@@ -12,8 +12,11 @@ from ecgbyte_hf.interpretation.paper import BAND_GRID, Cell, EcgPaper, PaperStyl
 from ecgbyte_hf.interpretation.token_colours import is_same_colour, token_colour
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
-# Below each trace, in mm: the numbers of the tokens, and the strip that changes its shade at every token.
-_NUMBERS, _STRIP = 2.4, 1.0
+# Below each trace, in mm: the bar with the tokens' colours and numbers, and the strip that changes its shade at every
+# token.
+_BAR, _STRIP = 2.6, 1.0
+# Share of the colour behind the trace; the rest is white.
+_TINT = 0.5
 # Of a digit in 4 points.
 _DIGIT = 0.95
 _SHADES = ("#303030", "#B8B8B8")
@@ -74,9 +77,10 @@ def plot_tokens(
 ) -> Any:
     """The cleaned ECG on paper, true to scale, over its tokens.
 
-    A band is a token in the colour of its id (`token_colour`), with its number where there is room, and a white edge
-    where the next one has the same colour. The strip below changes from dark to light at every token, whatever the
-    colours. A token that goes on in the next lead ends one band and begins another.
+    In the bar below the trace a token has the colour of its id (`token_colour`), its number where there is room, and a
+    white edge where the next one has the same colour; behind the trace the colour is paler. The strip below the bar
+    changes from dark to light at every token, whatever the colours. A token that goes on in the next lead ends one
+    bar and begins another.
 
     Args:
         record: An `EcgRecord`, which is cleaned as the tokenizer expects, or a cleaned array (leads, samples) in mV.
@@ -102,8 +106,8 @@ def plot_tokens(
         speed,
         gain,
         grid=BAND_GRID,
-        strip=_NUMBERS + _STRIP,
-        remark="band: token, its colour and number: id; strip: changes its shade at every token",
+        strip=_BAR + _STRIP,
+        remark="colour and number: id of the token; strip below: changes its shade at every token",
     )
     name = shown.name if title is None else title
     paper = EcgPaper(shown, style, (name, counted) if name else (counted,))
@@ -116,35 +120,36 @@ def plot_tokens(
 
 def _draw_tokens(paper: EcgPaper, cell: Cell, spans: TokenSpans) -> None:
     from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.colors import to_rgba_array
 
     scale = paper.style.speed / paper.shown.sampling_rate
     left, right = (cell.x + scale * (ends - cell.first) for ends in (spans.starts, spans.stops))
     line = paper.lines[cell.line]
-    foot = line.bottom - _NUMBERS
-    bands = PolyCollection(
-        _boxes(left, right, foot, line.top),
-        facecolors=[token_colour(index) for index in spans.ids],
-        linewidths=0,
-        antialiaseds=False,  # or the paper shines through between two bands
-        zorder=1.0,
-        gid=f"tokens-{cell.lead}",
-    )
-    strip = PolyCollection(
-        _boxes(left, right, foot - _STRIP, foot),
-        facecolors=[_SHADES[number % 2] for number in spans.numbers],
-        linewidths=0,
-        antialiaseds=False,
-        zorder=2.0,
-        gid=f"strip-{cell.lead}",
-    )
+    foot = line.bottom - _BAR
+    colours = to_rgba_array([token_colour(index) for index in spans.ids])
+    shades = to_rgba_array([_SHADES[number % 2] for number in spans.numbers])
+    for name, bottom, top, faces in (
+        ("tints", line.bottom, line.top, 1.0 - _TINT * (1.0 - colours)),
+        ("tokens", foot, line.bottom, colours),
+        ("strip", foot - _STRIP, foot, shades),
+    ):
+        boxes = PolyCollection(
+            _boxes(left, right, bottom, top),
+            facecolors=faces,
+            linewidths=0,
+            antialiaseds=False,  # or the paper shines through between two boxes
+            zorder=1.0 if name == "tints" else 2.0,
+            gid=f"{name}-{cell.lead}-{cell.line}",
+        )
+        paper.axis.add_collection(boxes, autolim=False)
+    lines = {"colors": _EDGE, "linewidths": 0.5, "zorder": 2.1, "gid": f"edges-{cell.lead}-{cell.line}"}
     alike = right[:-1][is_same_colour(spans.ids)]
     edges = [((x, foot), (x, line.top)) for x in alike]
-    for drawn in (bands, strip, LineCollection(edges, colors=_EDGE, linewidths=0.5, zorder=1.2, gid="edges")):
-        paper.axis.add_collection(drawn, autolim=False)
+    paper.axis.add_collection(LineCollection(edges, **lines), autolim=False)
     for index, start, stop in zip(spans.ids, left, right, strict=True):
         if stop - start > _DIGIT * (len(str(index)) + 0.6):
             middle = (start + stop) / 2
-            paper.axis.text(middle, foot + 0.5, str(index), fontsize=4, ha="center", va="bottom", zorder=2.0)
+            paper.axis.text(middle, foot + 0.6, str(index), fontsize=4, ha="center", va="bottom", zorder=2.5)
 
 
 def _boxes(left: np.ndarray, right: np.ndarray, bottom: float, top: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # All in mm.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 200.0, 20.0, 6.0, 13.0
-_LEVEL, _LEVEL_GAP, _HEAD = 22.0, 3.0, 16.0
+_LEVEL, _LEVEL_GAP, _HEAD = 22.0, 3.0, 13.0
 # Of a digit in 6.5 points, with room beside it.
 _DIGIT = 1.6
 

@@ -1,4 +1,4 @@
-"""How a tokenizer's vocabulary is used by data sets: counted while encoding, a batch of records in memory at a time."""
+"""How data sets use a tokenizer's vocabulary: counted while encoding, with a batch of records in memory at a time."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def measure_usage(
         `data_sets`, by name: `records`, `samples`, `tokens`, `compression` (samples per token);
         `counts` (of every id, from 0); `tokens_per_ecg` and `token_length` (pairs of a value and how many records or
         tokens have it, in samples); `coverage` (`vocabulary`, `used`, `share_used`, `share_of_top` by the number of
-        most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans leads counts in each by
-        its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`, `merges`, `provenance`.
+        most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans leads counts
+        in each by its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`, `merges`,
+        `provenance`.
 
     Raises:
         EcgDataError: no data set, one without records, or a number of merges that the tokenizer does not have.
