@@ -105,7 +105,7 @@ class TestRefusals:
                     "TOKENIZER",
                     "--output",
                     "u.png",
-                    *("--data a{}".format(n) for n in range(7)),
+                    *(f"--data a{n}" for n in range(7)),
                 ),
                 "got 7 data sets for one figure",
             ),
