@@ -229,7 +229,7 @@ class EcgPaper:
         if strange := [lead for lead in self.shown.leads if lead not in CLINICAL_LEADS]:
             raise EcgDataError(f"{', '.join(strange)} has no place in the layout {self.layout}; use the layout rows")
         columns = len(grid[0])
-        follow = self.shown.seconds * columns > _PAPER_SECONDS * (1 + 1e-9)
+        follow = self._columns_follow
         ends = [samples * column // columns for column in range(columns + 1)]
         spans = list(zip(ends[:-1], ends[1:], strict=True)) if follow else [(0, samples)] * columns
         there = set(self.shown.leads)
@@ -239,6 +239,11 @@ class EcgPaper:
         if follow and _RHYTHM_LEAD in there:
             lines.append([(_RHYTHM_LEAD, 0, samples)])
         return lines
+
+    @cached_property
+    def _columns_follow(self) -> bool:
+        """Whether columns follow one another in time; else each shows the whole record."""
+        return self.shown.seconds * len(_GRIDS[self.layout][0]) > _PAPER_SECONDS * (1 + 1e-9)
 
     def _length(self, samples: float) -> float:
         return samples / self.shown.sampling_rate * self.style.speed
@@ -303,6 +308,8 @@ class EcgPaper:
     def _foot(self) -> list[str]:
         style = self.style
         scale = f"{style.speed:g} mm/s   {style.gain:g} mm/mV   {self.shown.sampling_rate:g} Hz"
+        if self.layout != "rows":
+            scale += f"   columns {'follow one another' if self._columns_follow else 'begin together'} in time"
         return self._wrapped(f"{scale}   {style.remark}".rstrip())
 
     @cached_property

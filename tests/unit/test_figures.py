@@ -84,6 +84,9 @@ class TestPaper:
         assert names_of(draw(signal)) == [*grid, "II"]
         assert names_of(draw(signal, seconds=2.5)) == grid
         assert names_of(draw(signal, seconds=5)) == pairs
+        for seconds, words in ((2.5, "begin together"), (5, "begin together"), (10, "follow one another")):
+            texts = [text.get_text() for text in draw(signal, seconds=seconds).axes[0].texts]
+            assert f"25 mm/s   10 mm/mV   100 Hz   columns {words} in time" in texts
         assert names_of(draw(signal, layout="6x2")) == [*pairs, "II"]
         assert names_of(draw(signal, layout="rows")) == list(CLINICAL_LEADS)
         assert names_of(plot_ecg(signal[:3], leads=["V2", "II", "V1"], sampling_rate=RATE)) == ["II", "V1", "V2"]
@@ -317,7 +320,10 @@ class TestTokens:
         texts = [text.get_text() for text in figures["3x4"].axes[0].texts]
         assert "record 1" in texts
         assert f"{count:,} tokens for 12,000 samples: {12_000 / count:.1f} samples per token" in texts
-        assert any("25 mm/s   10 mm/mV   100 Hz   colour and number: id" in text for text in texts)
+        assert any(
+            "25 mm/s   10 mm/mV   100 Hz   columns follow one another in time   colour and number" in text
+            for text in texts
+        )
 
     def test_a_record_is_cleaned_as_the_tokenizer_expects(self, signal):
         extractor = EcgByteFeatureExtractor("none", 50, ["II", "V1"])
