@@ -152,8 +152,8 @@ def _draw_heading(figure: Any, decoding: Decoding, title: str, has_original: boo
     ]
     for number, text in enumerate(text for text in lines if text):
         weight = "bold" if number == 0 and title else "normal"
-        place = {"x": 5.0 / width, "y": 1 - (4.0 + 4.2 * number) / height}
-        figure.text(**place, s=text, fontsize=9 if weight == "bold" else 8, weight=weight, va="center")
+        y = 1 - (4.0 + 4.2 * number) / height
+        figure.text(5.0 / width, y, text, fontsize=9 if weight == "bold" else 8, weight=weight, va="center")
     shown = [("as recorded", _ORIGINAL, 0.8)] if has_original else []
     shown += [("cleaned", _CLEANED, 2.4), ("decoded", _DECODED, 0.8)]
     handles = [Line2D([], [], color=colour, linewidth=size, label=name) for name, colour, size in shown]

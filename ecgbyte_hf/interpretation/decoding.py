@@ -89,5 +89,6 @@ def measure_decoding(record: Any, tokenizer: EcgByteTokenizer, *, seconds: float
     cleaned = cleaned_signal(record, tokenizer).beginning(seconds)
     low, high = tokenizer.calibration.bounds(cleaned.signal)
     ids = tokenizer.encode_signal(cleaned.signal)
-    given = {} if tokenizer.calibration.method == "percentile" else {"low": low, "high": high}
-    return Decoding(cleaned, tokenizer.decode_signal(ids, **given), len(ids), low, high)
+    given = (low, high) if tokenizer.calibration.method == "minmax" else (None, None)
+    decoded = tokenizer.decode_signal(ids, low=given[0], high=given[1])
+    return Decoding(cleaned, decoded, len(ids), low, high)

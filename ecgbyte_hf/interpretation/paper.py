@@ -280,7 +280,8 @@ class EcgPaper:
     @cached_property
     def lines(self) -> tuple[Line, ...]:
         """The lines from above, their baselines on thick lines of the grid."""
-        depths, depth, below = [], 0.0, 0.0
+        depths: list[float] = []
+        depth, below = 0.0, 0.0
         for line, (up, down) in enumerate(self._extents):
             depth = _up_to_box(depth + below + up + (_BETWEEN_LINES if line else 0.0))
             depths.append(depth)

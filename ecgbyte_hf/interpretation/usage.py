@@ -137,7 +137,7 @@ def _count(
 
     counts = _Counts(np.zeros(tokenizer.num_ecg_tokens, dtype=np.int64), np.zeros(len(tokenizer.leads)))
     lengths = tokenizer.bpe.token_lengths.astype(np.int64)
-    options = {"algorithm": tokenizer.algorithm, "lead_boundary": tokenizer.lead_boundary, "num_threads": num_threads}
+    options: dict[str, Any] = {"algorithm": tokenizer.algorithm, "lead_boundary": tokenizer.lead_boundary}
     signals = prepared.iter_signals()
     with closing(signals), tqdm(total=len(prepared.ecg_ids), desc="count", unit="record") as bar:
         for batch in _batches(signals):
@@ -147,7 +147,11 @@ def _count(
             lows, highs = zip(*(tokenizer.calibration.bounds(signal) for signal in batch), strict=True)
             for size, bpe in prefixes.items():
                 whole = size == tokenizer.num_merges
-                rows = encoded if whole else bpe.encode_signal_batch(batch, lows, highs, **options)
+                rows = (
+                    encoded
+                    if whole
+                    else bpe.encode_signal_batch(batch, lows, highs, num_threads=num_threads, **options)
+                )
                 counts.prefix_tokens[size] += sum(map(len, rows))
             bar.update(len(batch))
     return _summary(counts, tokenizer, lengths)
