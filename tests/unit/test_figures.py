@@ -294,7 +294,7 @@ class TestTokens:
     @pytest.mark.parametrize("layout", ["3x4", "rows"])
     def test_neighbours_can_be_told_apart_in_any_vision(self, figures, layout):
         bands, strips, edges = (drawn(figures[layout], name) for name in ("tokens-", "strip-", "edges-"))
-        alike = 0
+        alike, differing = 0, 0
         for name, collection in bands.items():
             borders = {round(float(one[0, 0]), 5) for one in edges[name].get_segments()}
             boxes = [path.vertices[:4, 0] for path in collection.get_paths()]
@@ -304,16 +304,16 @@ class TestTokens:
                 if round(float(box.max()), 5) in borders:
                     alike += 1
                 else:
+                    differing += 1
                     assert tuple(colours[place]) != tuple(colours[place + 1])
-            assert len(borders) < len(boxes) / 2
             assert len({tuple(shade) for shade in shades}) == 2
             assert all(tuple(one) != tuple(other) for one, other in zip(shades, shades[1:], strict=False))
-        assert alike > 0 and difference(*{tuple(shade) for shade in shades}) > 40
+        assert alike > 0 and differing > alike / 10 and difference(*{tuple(shade) for shade in shades}) > 40
 
     def test_numbers_are_ids(self, figures, signal, tokenizer):
         numbers = [text for text in figures["rows"].axes[0].texts if text.get_text().isdecimal()]
         ids = set(tokenizer.encode_signal(signal).tolist())
-        assert len(numbers) > 50 and {int(text.get_text()) for text in numbers} <= ids
+        assert len(numbers) > 10 and {int(text.get_text()) for text in numbers} <= ids
 
     def test_heading_and_legend_state_what_is_shown(self, figures, signal, tokenizer):
         count = len(tokenizer.encode_signal(signal))
