@@ -15,7 +15,8 @@ from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # All in mm. 25 mm for a second, as on paper, where the figure is not too narrow or too wide by that.
 _LEFT, _RIGHT, _HEAD, _FOOT = 20.0, 18.0, 28.0, 14.0
-_TRACE, _ERROR, _WITHIN, _BETWEEN = 30.0, 12.0, 2.0, 6.0
+_ERROR, _WITHIN, _BETWEEN = 12.0, 2.0, 6.0
+_MM_PER_MV, _MOST_TRACE, _LEAST_RANGE_MV = 20.0, 60.0, 0.8
 _SECOND, _LEAST_WIDTH, _MOST_WIDTH = 25.0, 150.0, 1500.0
 # Okabe and Ito's palette; the decoded trace is on top of the cleaned one, which is wider.
 _ORIGINAL, _CLEANED, _DECODED = "#8A8A8A", "#56B4E9", "#000000"
@@ -41,8 +42,9 @@ def plot_decode(
         title: By default the record's name.
 
     Returns:
-        A matplotlib figure, leads in clinical order, all on one scale. The error is decoded less cleaned; within half
-        a bin (dashed lines) it is what quantising takes, beyond a sample was outside the range of the bins.
+        A matplotlib figure, leads in clinical order, of one scale but for leads of more than 3 mV. The error is decoded
+        less cleaned; within half a bin (dashed lines) it is what quantising takes, beyond a sample was outside the
+        range of the bins.
 
     Raises:
         LeadError: a lead that the tokenizer does not have.
@@ -60,17 +62,20 @@ def plot_decode(
         raise EcgDataError(
             f"the figure would be {across:.0f} mm wide, expected at most {_MOST_WIDTH:.0f}; give seconds"
         )
-    block = _TRACE + _WITHIN + _ERROR + _BETWEEN
-    figure = MillimetreFigure(_LEFT + across + _RIGHT, _HEAD + len(rows) * block - _BETWEEN + _FOOT)
     recorded = [_as_recorded(original, cleaned.leads[row]) for row in rows]
-    limits = _limits(decoding, rows, recorded)
+    limits = [_limits(decoding, row, one) for row, one in zip(rows, recorded, strict=True)]
+    tall = [min(_MM_PER_MV * (high - low), _MOST_TRACE) for low, high in limits]
+    below_traces = _WITHIN + _ERROR + _BETWEEN
+    top = _FOOT + sum(tall) + len(rows) * below_traces - _BETWEEN
+    figure = MillimetreFigure(_LEFT + across + _RIGHT, top + _HEAD)
     most = 1.15 * max(float(np.abs(decoding.error[rows]).max()), decoding.bin_mv / 2)
     for place, row in enumerate(rows):
-        bottom = _FOOT + (len(rows) - place - 1) * block
-        above = figure.add_mm_axes(_LEFT, bottom + _ERROR + _WITHIN, across, _TRACE)
-        below = figure.add_mm_axes(_LEFT, bottom, across, _ERROR)
-        _draw_traces(above, decoding, row, recorded[place], limits)
+        top -= tall[place]
+        above = figure.add_mm_axes(_LEFT, top, across, tall[place])
+        below = figure.add_mm_axes(_LEFT, top - _WITHIN - _ERROR, across, _ERROR)
+        _draw_traces(above, decoding, row, recorded[place], limits[place])
         _draw_error(below, decoding, row, most, is_last=place == len(rows) - 1)
+        top -= below_traces
     _draw_heading(figure, decoding, cleaned.name if title is None else title, any(one is not None for one in recorded))
     return figure
 
@@ -90,11 +95,12 @@ def _as_recorded(original: ShownSignal | None, lead: str) -> tuple[np.ndarray, n
     return np.arange(len(values)) / original.sampling_rate, values + moved, moved
 
 
-def _limits(decoding: Decoding, rows: Sequence[int], recorded: Sequence[Any]) -> tuple[float, float]:
-    """The range of all traces in mV with a margin, at least 1 mV."""
-    drawn = [decoding.cleaned.signal[rows], decoding.decoded[rows], *(one[1] for one in recorded if one is not None)]
-    low, high = min(float(np.nanmin(one)) for one in drawn), max(float(np.nanmax(one)) for one in drawn)
-    middle, half = (low + high) / 2.0, max(0.52 * (high - low), 0.5)
+def _limits(decoding: Decoding, row: int, recorded: Any) -> tuple[float, float]:
+    """The range of a lead's traces in mV with a margin, or the noise of a flat line would look like an ECG."""
+    drawn = [decoding.cleaned.signal[row], decoding.decoded[row], *([] if recorded is None else [recorded[1]])]
+    values = np.concatenate(drawn)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    middle, half = (low + high) / 2.0, max(0.54 * (high - low), _LEAST_RANGE_MV / 2)
     return middle - half, middle + half
 
 

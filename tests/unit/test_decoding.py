@@ -97,6 +97,16 @@ def test_figure(record, tokenizer):
     assert errors[-1].get_xlabel() == "time (s)"
 
 
+def test_traces_have_one_scale(record, tokenizer):
+    figure = plot_decode(record, tokenizer)
+    height = figure.size_mm[1]
+    for axis in axes_of(figure)[0]:
+        assert height * axis.get_position().height / np.ptp(axis.get_ylim()) == pytest.approx(20.0)
+    tall = plot_decode(np.linspace(-5, 5, 400, dtype=np.float32).reshape(4, 100) * [[1], [0], [0], [4]], tokenizer)
+    sizes = [tall.size_mm[1] * axis.get_position().height for axis in axes_of(tall)[0]]
+    assert sizes[1] == pytest.approx(16.0) and sizes[3] == pytest.approx(60.0)
+
+
 def test_an_array_has_nothing_as_recorded(record, tokenizer):
     figure = plot_decode(record.signal, tokenizer, leads=["V1", "i"], seconds=1, title="two")
     traces, _, _ = axes_of(figure)
