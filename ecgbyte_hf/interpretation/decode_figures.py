@@ -42,9 +42,9 @@ def plot_decode(
         title: By default the record's name.
 
     Returns:
-        A matplotlib figure, leads in clinical order, of one scale but for leads of more than 3 mV. The error is decoded
-        less cleaned; within half a bin (dashed lines) it is what quantising takes, beyond a sample was outside the
-        range of the bins.
+        A matplotlib figure, leads in clinical order, of one scale but for leads of more than 3 mV. The error is
+        decoded less cleaned; within half a bin (dashed lines) it is what quantising takes, beyond a sample was outside
+        the range of the bins.
 
     Raises:
         LeadError: a lead that the tokenizer does not have.
