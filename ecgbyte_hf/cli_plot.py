@@ -37,7 +37,6 @@ def add_commands(add: Adder) -> None:
         )
         figure.set_defaults(run=run)
         figure.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
-        figure.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
         return figure
 
     _add_ecg(add_figure)
@@ -48,6 +47,10 @@ def add_commands(add: Adder) -> None:
 
 def _no_figure(options: argparse.Namespace) -> int:
     raise EcgError("give what to draw: ecg, merges, usage or decode; see `ecgbyte plot --help`")
+
+
+def _add_output(figure: argparse.ArgumentParser) -> None:
+    figure.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
 
 
 # ---- which record ---------------------------------------------------------------------------------------------------
@@ -141,6 +144,7 @@ def _add_ecg(add: Adder) -> None:
         "Draw a recording as it is, on ECG paper, true to scale.",
         "ecgbyte plot ecg --record records500/00000/00001_hr --output ecg.pdf",
     )
+    _add_output(figure)
     _add_record(figure)
     _add_paper(figure)
 
@@ -168,6 +172,7 @@ def _add_merges(add: Adder) -> None:
         "ecgbyte plot merges --tokenizer ecg-byte --record 00001_hr --layout rows --output tokens.pdf\n"
         "  ecgbyte plot merges --tokenizer ecg-byte --token 1500 --output token.png",
     )
+    _add_output(figure)
     figure.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
     figure.add_argument("--token", type=int, metavar="ID", help="draw this token and its parts instead of a record")
     figure.add_argument("--levels", type=int, metavar="N", help="of --token, at most (default: 8)")
@@ -202,6 +207,7 @@ def _add_usage(add: Adder) -> None:
         "Draw how often tokens occur, how long they are, and what they save by lead and by vocabulary size.",
         "ecgbyte plot usage --tokenizer ecg-byte --data ptb-xl --data mimic-iv-ecg --output usage.png",
     )
+    _add_output(figure)
     figure.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
     figure.add_argument(
         "--data",
@@ -266,6 +272,7 @@ def _add_decode(add: Adder) -> None:
         "Draw an ECG as recorded, cleaned and decoded from its tokens, with the error in mV and in bins.",
         "ecgbyte plot decode --tokenizer ecg-byte --record 00001_hr --leads II V2 --output decoded.png",
     )
+    _add_output(figure)
     figure.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
     _add_record(figure)
     figure.add_argument("--leads", nargs="+", metavar="LEAD", help="draw only these (default: all)")
