@@ -31,10 +31,12 @@ def plot_usage(usage: Mapping[str, Any], *, title: str = "") -> Any:
         EcgDataError: more data sets than can be told apart.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     sets = usage["data_sets"]
     check_data_sets(sets)
-    figure = Figure(figsize=(12.0, 7.6), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(12.0, 7.6), layout=layout)
     panels: tuple[Callable[[Any, Any, Any], None], ...] = (
         _plot_ranks,
         _plot_coverage,
@@ -85,6 +87,8 @@ def _plot_ranks(axis: Any, sets: Any, usage: Any) -> None:
         counts = counts[counts > 0]
         axis.plot(np.arange(1, len(counts) + 1), 100.0 * counts / one["tokens"], **_style(number))
     axis.set(xscale="log", yscale="log", xlabel="rank of the id", ylabel="share of all tokens (%)")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_title("How often each id occurs")
 
 
@@ -93,6 +97,7 @@ def _plot_coverage(axis: Any, sets: Any, usage: Any) -> None:
         cumulative = np.cumsum(np.sort(np.array(one["counts"]))[::-1]) / one["tokens"]
         axis.plot(np.arange(1, len(cumulative) + 1), 100.0 * cumulative, **_style(number))
     axis.set(xscale="log", ylim=(0.0, 102.0), xlabel="most frequent ids", ylabel="share of all tokens (%)")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     used = ", ".join(f"{100 * one['coverage']['share_used']:.1f}" for one in sets.values())
     size = next(iter(sets.values()))["coverage"]["vocabulary"]
     axis.set_title(f"Coverage; in use: {used} % of {size:,} ids")
