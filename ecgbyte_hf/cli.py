@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_push, cli_systems
+from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_plot, cli_push, cli_systems
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
@@ -120,7 +120,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_evaluate(add)
     _add_compare(add)
     _add_seeds(add)
-    _add_plot(add)
+    cli_plot.add_commands(add)
     cli_encoders.add_commands(add)
     cli_systems.add_commands(add)
     cli_cards.add_commands(add)
@@ -1492,34 +1492,6 @@ def _seeds(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_plot(add: Adder) -> None:
-    command = add(
-        "plot",
-        _plot,
-        "Draw an ECG with its tokens.",
-        "ecgbyte plot merges --tokenizer ecg-byte --record 00001_hr --output tokens.png",
-    )
-    command.add_argument("what", choices=("merges",), help="merges: the trace of each lead over its tokens")
-    command.add_argument("--tokenizer", required=True, metavar="DIR", help="what `ecgbyte train-tokenizer` wrote")
-    command.add_argument("--record", required=True, metavar="PATH", help="the recording")
-    command.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
-    command.add_argument("--seconds", type=float, help="draw only the beginning")
-
-
-def _plot(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.interpretation.figures import plot_tokens, save_figure
-    from ecgbyte_hf.signal.records import read_ecg
-
-    processor = _load_processor(options.tokenizer)
-    signal = processor.feature_extractor.clean(read_ecg(options.record))
-    if options.seconds:
-        signal = signal[:, : round(options.seconds * processor.tokenizer.sampling_rate)]
-    title = Path(options.record).stem
-    save_figure(plot_tokens(signal, processor.tokenizer, title=title), options.output)
-    _say(f"saved {options.output}")
-    return 0
-
-
 def _load_processor(place: str) -> Any:
     """Feature extractor and tokenizer of a folder, or of `USER/NAME` on the Hub."""
     from ecgbyte_hf.data.hub_folder import local_or_hub_folder
@@ -1532,7 +1504,7 @@ def _apply_config(given: Sequence[str], commands: dict[str, argparse.ArgumentPar
     """Make the values of a command's YAML file its defaults; what is given on the command line wins."""
     if not given or given[0] not in commands:
         return
-    command = commands[given[0]]
+    command = _innermost(commands[given[0]], given[1:])
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config")
     try:
@@ -1555,6 +1527,14 @@ def _apply_config(given: Sequence[str], commands: dict[str, argparse.ArgumentPar
         # Options that may be repeated add to their default, so it must not be there.
         if not any(word.partition("=")[0] in action.option_strings for word in given):
             command.set_defaults(**{action.dest: _config_value(action, value, f"--config {path}: {name}", command)})
+
+
+def _innermost(command: argparse.ArgumentParser, given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of `ecgbyte plot usage` where that is given; else the command's own."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction) and given[:1] and given[0] in action.choices:
+            return action.choices[given[0]]
+    return command
 
 
 def _read_config(path: str, command: argparse.ArgumentParser) -> dict[Any, Any]:

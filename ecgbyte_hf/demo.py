@@ -219,7 +219,7 @@ def _example(root: Path, prepared: PreparedData, processor: EcgByteProcessor) ->
     import numpy as np
     import wfdb
 
-    from ecgbyte_hf.interpretation.figures import plot_tokens, save_figure
+    from ecgbyte_hf.interpretation import plot_tokens, save_figure
     from ecgbyte_hf.signal.records import read_ecg
 
     row = prepared.questions("test")[0]

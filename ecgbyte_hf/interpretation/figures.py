@@ -1,80 +1,118 @@
-"""Figures of ECGs and their tokens, leads as clinicians read them."""
+"""What all figures share: which signal is shown, the order of its leads, and how a figure is saved."""
 
 from __future__ import annotations
 
-import colorsys
+import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.models.leads_ecg_byte import CLINICAL_LEADS
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError, SamplingRateError, SignalError
+from ecgbyte_hf.models.inputs_ecg_byte import as_signal
+from ecgbyte_hf.models.leads_ecg_byte import CLINICAL_LEADS, canonical_lead_name
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
-# Steps of the golden angle keep the hues of ids that follow one another far apart, whatever the vocabulary's size.
-_GOLDEN = 0.6180339887498949
-# Three lightnesses repeat with the ids, so that neighbours also differ where hues are hard to tell apart.
-_LIGHTNESS = (0.80, 0.66, 0.88)
-# A minute of ECG; what is longer becomes narrower.
-_WIDEST_INCHES = 62.0
 _FORMATS = (".png", ".svg", ".pdf")
+_DPI = 150
 
 
-def token_colour(index: int) -> tuple[float, float, float]:
-    """A stable light colour (red, green, blue in 0..1) for a token id."""
-    return colorsys.hls_to_rgb((index * _GOLDEN) % 1.0, _LIGHTNESS[index % 3], 0.75)
+@dataclass(frozen=True)
+class ShownSignal:
+    """A signal with what is needed to draw it.
+
+    Attributes:
+        signal: (leads, samples) in mV; NaN is a gap.
+        sampling_rate: Hz.
+        leads: One name for each row.
+        name: Of the record.
+    """
+
+    signal: np.ndarray = field(repr=False)
+    sampling_rate: float
+    leads: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.signal.shape[1] / self.sampling_rate
+
+    def beginning(self, seconds: float | None) -> ShownSignal:
+        """The first seconds; all of it for None.
+
+        Raises:
+            EcgDataError: not even a sample, or more than there is.
+        """
+        if seconds is None:
+            return self
+        samples = round(seconds * self.sampling_rate) if math.isfinite(seconds) else 0
+        if not 0 < samples <= self.signal.shape[1]:
+            raise EcgDataError(f"got {seconds:g} s to draw, expected more than 0 and at most {self.seconds:g} s")
+        return replace(self, signal=self.signal[:, :samples])
 
 
-def plot_tokens(signal: np.ndarray, tokenizer: EcgByteTokenizer, *, title: str = "") -> Any:
-    """One row per lead: the trace in mV over bands, each band one token, each colour one id.
-
-    A token that goes on in the next lead is a band at the end of one row and another at the start of the next.
+def recorded_signal(
+    record: Any, *, leads: Sequence[str] | None = None, sampling_rate: float | None = None
+) -> ShownSignal:
+    """A record as it is, or an array with the names and the rate that it needs.
 
     Args:
-        signal: Float array (leads, samples) in mV, cleaned, as the tokenizer takes it.
-        tokenizer: The tokenizer.
-        title: Shown above, with the number of tokens.
+        record: An `EcgRecord`, or a float array (leads, samples) in mV.
+        leads: Names of an array's rows.
+        sampling_rate: Hz of an array.
 
-    Returns:
-        A matplotlib figure; leads in clinical order, all of the same height and on one mV scale.
+    Raises:
+        LeadError: an array without names, or names that are not as many as rows.
+        SamplingRateError: an array without a rate.
+        SignalError: not (leads, samples), or nothing in it.
     """
-    from matplotlib.figure import Figure
-
-    encoding = tokenizer(signal, return_offsets_mapping=True)
-    rate, num_samples = tokenizer.sampling_rate, signal.shape[1]
-    spans: dict[str, list[tuple[int, int, int]]] = {lead: [] for lead in tokenizer.leads}
-    for index, offset in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-        for lead, start, stop in tokenizer.lead_spans(offset, num_samples):
-            spans[lead].append((index, start, stop))
-
-    order = clinical_order(tokenizer.leads)
-    # 2.5 cm per second at least, so that a QRS complex can be told from a line.
-    width = min(max(9.0, num_samples / rate + 2.0), _WIDEST_INCHES)
-    figure = Figure(figsize=(width, (2.2 if len(order) <= 3 else 1.0) * len(order) + 1.2), layout="constrained")
-    axes = figure.subplots(len(order), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    times = np.arange(num_samples) / rate
-    for axis, row in zip(axes, order, strict=True):
-        lead = tokenizer.leads[row]
-        axis.broken_barh(
-            [(start / rate, (stop - start) / rate) for _, start, stop in spans[lead]],
-            (0.0, 1.0),
-            transform=axis.get_xaxis_transform(),
-            facecolors=[token_colour(index) for index, _, _ in spans[lead]],
-            linewidth=0,
+    if hasattr(record, "signal"):
+        rate, names = float(record.sampling_rate), tuple(map(canonical_lead_name, record.lead_names))
+        shown = ShownSignal(np.asarray(record.signal), rate, names, str(getattr(record, "name", "")))
+    else:
+        if leads is None or isinstance(leads, str):
+            raise LeadError(f"got an array with leads={leads!r}, expected the name of each of its rows")
+        if sampling_rate is None or not 0 < sampling_rate < math.inf:
+            raise SamplingRateError(f"got an array with sampling_rate={sampling_rate!r}, expected its rate in Hz")
+        shown = ShownSignal(np.asarray(record), float(sampling_rate), tuple(map(canonical_lead_name, leads)))
+    if shown.signal.ndim != 2 or shown.signal.dtype.kind not in "fiu" or not shown.signal.size:
+        raise SignalError(
+            f"got a signal of shape {shown.signal.shape} and type {shown.signal.dtype}, expected numbers (leads, "
+            "samples) in mV",
+            problems=("shape",),
         )
-        axis.plot(times, signal[row], color="black", linewidth=0.9)
-        axis.set_ylabel(f"{lead}\n(mV)", rotation=0, ha="right", va="center")
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    axes[0].set_xlim(0.0, num_samples / rate)
-    axes[0].set_ylim(*_limits(signal))
-    axes[-1].set_xlabel("time (s)")
-    count = len(encoding["input_ids"])
-    heading = f"{count} tokens, {signal.size / max(count, 1):.1f} samples per token; a band is a token, a colour an id"
-    figure.suptitle(f"{title}\n{heading}" if title else heading, fontsize=11)
-    return figure
+    if len(shown.leads) != len(shown.signal):
+        raise LeadError(f"got {len(shown.leads)} lead names for {len(shown.signal)} rows of the signal")
+    return shown
+
+
+def cleaned_signal(record: Any, tokenizer: EcgByteTokenizer) -> ShownSignal:
+    """A record as the tokenizer takes it: cleaned by the feature extractor that is kept with the tokenizer.
+
+    Args:
+        record: An `EcgRecord`, or a float array (leads, samples) in mV that is cleaned already.
+        tokenizer: The tokenizer.
+
+    Raises:
+        EcgDataError: a record, and a tokenizer without a feature extractor.
+        EcgError: what cleaning refuses, an array that is not of the tokenizer's leads, or one with NaN.
+    """
+    if not hasattr(record, "signal"):
+        return ShownSignal(as_signal(record, len(tokenizer.leads)), tokenizer.sampling_rate, tokenizer.leads)
+    if tokenizer.preprocessor_json is None:
+        raise EcgDataError(
+            "this tokenizer has no feature extractor to clean a record with; give the cleaned signal as an array "
+            "(leads, samples), or save the tokenizer with feature_extractor="
+        )
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+    extractor = EcgByteFeatureExtractor.from_dict(json.loads(tokenizer.preprocessor_json))
+    name = str(getattr(record, "name", ""))
+    return ShownSignal(extractor.clean(record), tokenizer.sampling_rate, tokenizer.leads, name)
 
 
 def clinical_order(leads: Sequence[str]) -> list[int]:
@@ -88,22 +126,25 @@ def clinical_order(leads: Sequence[str]) -> list[int]:
     return sorted(range(len(leads)), key=lambda row: known.get(leads[row], len(known)))
 
 
-def _limits(signal: np.ndarray) -> tuple[float, float]:
-    """The range of a signal in mV with a margin; at least 1 mV, or the noise of a flat line would look like an ECG."""
-    low, high = float(signal.min()), float(signal.max())
-    middle, half = (low + high) / 2.0, max((high - low) * 0.55, 0.5)
-    return middle - half, middle + half
-
-
-def save_figure(figure: Any, path: str | Path) -> Path:
-    """Save as PNG, SVG or PDF, by the file's ending.
+def check_figure_path(path: str | Path) -> Path:
+    """Refuse a name under which no figure can be saved, before work is put into it.
 
     Raises:
-        EcgDataError: another ending.
+        EcgDataError: the name does not end in .png, .svg or .pdf.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise EcgDataError(f"cannot draw to {path}: expected a name that ends in {', '.join(_FORMATS)}")
+    return path
+
+
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Save as PNG, SVG or PDF, by the file's ending; in true size where the figure has one.
+
+    Raises:
+        EcgDataError: another ending.
+    """
+    path = check_figure_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=getattr(figure, "saved_dpi", _DPI))
     return path

@@ -1,99 +1,420 @@
-"""Figures: every token is a band where it was read, leads are in clinical order, in mV and seconds."""
+"""Figures of ECGs and tokens: true to scale, every token a band where it was read, leads in clinical order."""
 
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_rgb
 
-from ecgbyte_hf.interpretation.figures import clinical_order, plot_tokens, save_figure, token_colour
-from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.interpretation import (
+    __all__ as public_names,
+)
+from ecgbyte_hf.interpretation import (
+    plot_ecg,
+    plot_token_growth,
+    plot_tokens,
+    save_figure,
+)
+from ecgbyte_hf.interpretation.figures import clinical_order
+from ecgbyte_hf.interpretation.token_colours import TOKEN_COLOURS, token_colour
+from ecgbyte_hf.interpretation.token_growth import growth_levels
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, LeadError, SamplingRateError, SignalError
+from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 from ecgbyte_hf.models.leads_ecg_byte import CLINICAL_LEADS, REFERENCE_LEADS
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer, EcgCalibration
+from ecgbyte_hf.signal.records import EcgRecord
+
+RATE = 100.0
+MM = 72.0 / 25.4  # points
 
 
 @pytest.fixture(scope="module")
 def signal():
     from ecgbyte_hf.data.simulator import simulate_records
 
-    return next(simulate_records(1, sampling_rate=100.0, duration=4.0))[2]
+    return next(simulate_records(1, sampling_rate=RATE, duration=10.0))[2]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(signal):
-    return EcgByteTokenizer.train_from_iterator(
-        [signal], 80, calibration=EcgCalibration("percentile", -1.5, 1.5), sampling_rate=100, leads=REFERENCE_LEADS
-    )
+    calibration = EcgCalibration("percentile", -1.5, 1.5)
+    return EcgByteTokenizer.train_from_iterator([signal], 80, calibration=calibration, sampling_rate=100)
 
 
 @pytest.fixture(scope="module")
-def figure(signal, tokenizer):
-    return plot_tokens(signal, tokenizer, title="record 1")
+def figures(signal, tokenizer):
+    """Tokens on both kinds of paper, by layout."""
+    return {name: plot_tokens(signal, tokenizer, layout=name, title="record 1") for name in ("3x4", "rows")}
 
 
-def name_of(axis):
-    return axis.get_ylabel().split("\n")[0]
+def draw(signal, **options):
+    return plot_ecg(signal, leads=REFERENCE_LEADS, sampling_rate=RATE, **options)
 
 
-def test_leads_are_in_clinical_order_with_units(figure):
-    assert [name_of(axis) for axis in figure.axes] == list(CLINICAL_LEADS)
-    assert all(axis.get_ylabel().endswith("(mV)") for axis in figure.axes)
-    assert [axis.get_xlabel() for axis in figure.axes] == [""] * 11 + ["time (s)"]
+def drawn(figure, beginning):
+    """Lines and collections by the rest of their name."""
+    (axis,) = figure.axes
+    artists = [*axis.lines, *axis.collections]
+    return {
+        artist.get_gid().removeprefix(beginning): artist
+        for artist in artists
+        if (artist.get_gid() or "").startswith(beginning)
+    }
 
 
-def test_every_trace_is_that_of_its_lead(figure, signal):
-    for axis in figure.axes:
-        (line,) = axis.lines
-        np.testing.assert_array_equal(line.get_ydata(), signal[REFERENCE_LEADS.index(name_of(axis))])
-        np.testing.assert_allclose(line.get_xdata(), np.arange(400) / 100.0)
-        assert axis.get_xlim() == (0.0, 4.0)
-        low, high = axis.get_ylim()
-        assert low < signal.min() and signal.max() < high
+def names_of(figure):
+    """Lead names from left to right, line by line."""
+    texts = [text for text in figure.axes[0].texts if text.get_text() in CLINICAL_LEADS]
+    pulses = [line.get_ydata()[0] for line in drawn(figure, "pulse-").values()]
+
+    def place(text):
+        x, y = text.get_position()
+        return int(np.argmin([abs(y - pulse) if y > pulse else 1e9 for pulse in pulses])), x
+
+    return [text.get_text() for text in sorted(texts, key=place)]
 
 
-def test_bands_are_the_token_spans(figure, signal, tokenizer):
-    encoding = tokenizer(signal, return_offsets_mapping=True)
-    expected = {lead: [] for lead in REFERENCE_LEADS}
-    for index, offset in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-        for lead, start, stop in tokenizer.lead_spans(offset, 400):
-            expected[lead].append((start / 100.0, stop / 100.0, to_rgba(token_colour(index))))
-    assert sum(map(len, expected.values())) > len(encoding["input_ids"])  # some tokens go on in the next lead
-    for axis in figure.axes:
-        (bands,) = axis.collections
-        spans = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in bands.get_paths()]
-        assert len(spans) == len(expected[name_of(axis)])
-        for span, colour, (start, stop, wanted) in zip(
-            spans, bands.get_facecolors(), expected[name_of(axis)], strict=True
-        ):
-            assert span == pytest.approx((start, stop), abs=1e-9)
-            np.testing.assert_allclose(colour, wanted)
-        ends = [stop for _, stop in spans]
-        assert spans[0][0] == 0.0 and ends[-1] == pytest.approx(4.0)
-        np.testing.assert_allclose([start for start, _ in spans][1:], ends[:-1])  # no gap, no overlap
+class TestPaper:
+    def test_places_of_the_leads(self, signal):
+        grid = ["I", "aVR", "V1", "V4", "II", "aVL", "V2", "V5", "III", "aVF", "V3", "V6"]
+        pairs = [name for pair in zip(CLINICAL_LEADS[:6], CLINICAL_LEADS[6:], strict=True) for name in pair]
+        assert names_of(draw(signal)) == [*grid, "II"]
+        assert names_of(draw(signal, seconds=2.5)) == grid
+        assert names_of(draw(signal, seconds=5)) == pairs
+        for seconds, words in ((2.5, "begin together"), (5, "begin together"), (10, "follow one another")):
+            texts = [text.get_text() for text in draw(signal, seconds=seconds).axes[0].texts]
+            assert f"25 mm/s   10 mm/mV   100 Hz   columns {words} in time" in texts
+        assert names_of(draw(signal, layout="6x2")) == [*pairs, "II"]
+        assert names_of(draw(signal, layout="rows")) == list(CLINICAL_LEADS)
+        assert names_of(plot_ecg(signal[:3], leads=["V2", "II", "V1"], sampling_rate=RATE)) == ["II", "V1", "V2"]
+        few = plot_ecg(signal[:3], leads=["V2", "II", "V1"], sampling_rate=RATE, layout="3x4")
+        assert names_of(few) == ["V1", "II", "V2", "II"]
+
+    @pytest.mark.parametrize(
+        ("seconds", "layout", "shown"),
+        [(10, "3x4", 2.5), (2.5, "3x4", 2.5), (5, "6x2", 5), (5, "3x4", 1.25), (10, "rows", 10), (0.5, None, 0.5)],
+    )
+    def test_every_trace_is_its_lead_in_millimetres(self, signal, seconds, layout, shown):
+        figure = draw(signal, seconds=seconds, layout=layout)
+        grid = [CLINICAL_LEADS[line::3] for line in range(3)]
+        for name, trace in drawn(figure, "trace-").items():
+            lead, line = name.rsplit("-", 1)
+            whole = signal[REFERENCE_LEADS.index(lead)][: round(seconds * RATE)]
+            is_rhythm = layout == "3x4" and line == "3"
+            count = round((seconds if is_rhythm else shown) * RATE)
+            column = 0
+            if layout == "3x4" and seconds > 2.5 and not is_rhythm:
+                column = grid[int(line)].index(lead)
+            part = whole[column * count : (column + 1) * count]
+            x, y = trace.get_data()
+            baseline = drawn(figure, "pulse-")[line].get_ydata()[0]
+            np.testing.assert_allclose(y - baseline, 10.0 * (part - np.median(whole)), atol=1e-4)
+            np.testing.assert_allclose(np.diff(x), 25.0 / RATE)
+            assert x[0] - 15.0 == pytest.approx(25.0 * shown * column if column else x[0] - 15.0)
+
+    def test_speed_and_gain(self, signal):
+        figure = draw(signal, layout="rows", speed=50, gain=5, seconds=4)
+        trace, pulse = drawn(figure, "trace-")["II-1"], drawn(figure, "pulse-")["1"]
+        assert np.ptp(trace.get_xdata()) == pytest.approx(50 * 3.99)
+        assert np.ptp(trace.get_ydata()) == pytest.approx(5 * np.ptp(signal[1, :400]), rel=1e-5)
+        assert np.ptp(pulse.get_ydata()) == pytest.approx(5.0)
+        assert "50 mm/s   5 mm/mV   100 Hz" in [text.get_text() for text in figure.axes[0].texts]
+
+    def test_svg_is_true_to_scale(self, figures, signal, tmp_path):
+        """What a ruler finds on the printed page."""
+        path = save_figure(figures["rows"], tmp_path / "a.svg")
+        root = ElementTree.parse(path).getroot()
+        width, height = (float(root.get(name).removesuffix("pt")) / MM for name in ("width", "height"))
+        assert (width, height) == pytest.approx(figures["rows"].size_mm, abs=0.01)
+        pulse, trace = points_of(root, "pulse-0"), points_of(root, "trace-I-0")
+        assert np.ptp(pulse[:, 1]) == pytest.approx(10.0, abs=0.01)  # 1 mV
+        top = pulse[pulse[:, 1] == pulse[:, 1].min()]
+        assert np.ptp(top[:, 0]) == pytest.approx(5.0, abs=0.01)  # 0.2 s
+        assert np.ptp(trace[:, 0]) == pytest.approx(25.0 * 9.99, abs=0.05)
+        assert np.ptp(trace[:, 1]) == pytest.approx(10.0 * np.ptp(signal[0]), abs=0.06)
+
+    def test_pdf_is_true_to_scale(self, signal, tmp_path):
+        figure = draw(signal[:, :250])
+        with matplotlib.rc_context({"pdf.compression": 0}):
+            content = save_figure(figure, tmp_path / "a.pdf").read_bytes().decode("latin-1")
+        box = re.search(r"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", content)
+        assert [float(size) / MM for size in box.groups()] == pytest.approx(figure.size_mm, abs=0.01)
+        number = r"(-?[\d.]+) (-?[\d.]+)"
+        pulse = re.search(rf"{number} m\n{number} l\n{number} l\n{number} l\n{number} l\n{number} l\n", content)
+        points = np.array(pulse.groups(), dtype=float).reshape(-1, 2) / MM
+        np.testing.assert_allclose(np.diff(points, axis=0), [(2.5, 0), (0, 10), (5, 0), (0, -10), (2.5, 0)], atol=0.01)
+
+    def test_png_has_ten_pixels_to_a_millimetre(self, signal, tmp_path):
+        figure = draw(signal[:, :50])
+        path = save_figure(figure, tmp_path / "a.png")
+        width, height = (int.from_bytes(path.read_bytes()[at : at + 4], "big") for at in (16, 20))
+        assert (width, height) == pytest.approx([10 * size for size in figure.size_mm], abs=1)
+
+    def test_the_grid_has_millimetres_and_baselines_on_thick_lines(self, signal):
+        figure = draw(signal, layout="rows", seconds=1)
+        thin, thick = figure.axes[0].collections[:2]
+        for lines, step in ((thin, None), (thick, 5.0)):
+            upward = sorted(one[0, 1] for one in lines.get_segments() if one[0, 1] == one[1, 1])
+            steps = np.diff(upward)
+            assert np.allclose(steps, step) if step else {1.0, 2.0} == {round(float(one), 6) for one in steps}
+        level = {round(float(one[0, 1]), 6) for one in thick.get_segments() if one[0, 1] == one[1, 1]}
+        assert all(round(float(line.get_ydata()[0]), 6) in level for line in drawn(figure, "pulse-").values())
+
+    def test_gaps_and_large_offsets(self):
+        ramp = np.linspace(0.0, 1.0, 200)
+        gap = np.where((ramp > 0.4) & (ramp < 0.6), np.nan, ramp) + 100.0
+        figure = plot_ecg(np.stack([gap, np.full(200, np.nan), ramp * 80]), leads=["I", "II", "V1"], sampling_rate=100)
+        traces, pulses = drawn(figure, "trace-"), drawn(figure, "pulse-")
+        assert np.isnan(traces["I-0"].get_ydata()).sum() == 40
+        assert np.nanmax(np.abs(traces["I-0"].get_ydata() - pulses["0"].get_ydata()[0])) < 6.0
+        assert figure.size_mm[1] < 250  # an artefact of 80 mV does not make a page of 800 mm
+
+    def test_a_record(self, signal):
+        names = [name.upper() for name in REFERENCE_LEADS]
+        figure = plot_ecg(EcgRecord(signal, RATE, names, name="00001_hr"))
+        assert names_of(figure) == names_of(draw(signal))
+        assert "00001_hr" in [text.get_text() for text in figure.axes[0].texts]
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"layout": "4x3"}, EcgDataError, "'4x3', expected one of 3x4, 6x2, rows"),
+            ({"speed": 0}, EcgDataError, "got speed 0 mm/s"),
+            ({"gain": float("nan")}, EcgDataError, "got gain nan mm/mV"),
+            ({"seconds": 11}, EcgDataError, "got 11 s to draw, expected more than 0 and at most 10 s"),
+            ({"seconds": 0}, EcgDataError, "got 0 s to draw"),
+            ({"seconds": float("nan")}, EcgDataError, "got nan s to draw"),
+            ({"speed": 200}, EcgDataError, "2015 mm wide, expected at most 1600; give seconds"),
+            ({"sampling_rate": None}, SamplingRateError, "expected its rate in Hz"),
+            ({"leads": None}, LeadError, "expected the name of each of its rows"),
+            ({"leads": ["I"]}, LeadError, "got 1 lead names for 12 rows"),
+            ({"leads": ["I"] * 12}, EcgDataError, "a lead is there twice"),
+            ({"leads": ["Vx", *REFERENCE_LEADS[1:]], "layout": "3x4"}, EcgDataError, "Vx has no place in the layout"),
+        ],
+    )
+    def test_refusals(self, signal, options, error, message):
+        with pytest.raises(error, match=re.escape(message)):
+            plot_ecg(signal, **{"leads": REFERENCE_LEADS, "sampling_rate": RATE, **options})
+
+    def test_what_is_no_signal(self):
+        for array in (np.zeros(5), np.zeros((1, 0)), np.array([["a"]])):
+            with pytest.raises(SignalError, match="expected numbers"):
+                plot_ecg(array, leads=["I"], sampling_rate=100)
 
 
-def test_heading_states_the_tokens(figure, signal, tokenizer):
-    count = len(tokenizer(signal)["input_ids"])
-    assert figure.get_suptitle().splitlines() == [
-        "record 1",
-        f"{count} tokens, {signal.size / count:.1f} samples per token; a band is a token, a colour an id",
-    ]
+def points_of(root, name):
+    """Corners of a line of an SVG file in mm."""
+    (group,) = [one for one in root.iter() if one.get("id") == name]
+    (path,) = [one for one in group.iter() if one.tag.endswith("path")]
+    return np.array(re.findall(r"-?[\d.]+", path.get("d")), dtype=float).reshape(-1, 2) / MM
 
 
-def test_nothing_overlaps_or_leaves_the_figure(figure):
+# Machado, Oliveira and Fernandes (2009), table of severity 1.0; for linear RGB.
+DICHROMATS = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+}
+TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+
+
+def seen(colours):
+    """CIELAB (views, colours, 3) of colours for normal vision and both kinds of red-green blindness."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    views = [linear, *(np.clip(linear @ np.array(matrix).T, 0.0, 1.0) for matrix in DICHROMATS.values())]
+    xyz = np.array(views) @ np.array(TO_XYZ).T / np.sum(TO_XYZ, axis=1)
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def difference(one, other):
+    """Least difference of two colours over all kinds of vision; 2.3 is just noticeable."""
+    pair = seen([one, other])
+    return float(np.linalg.norm(pair[:, 0] - pair[:, 1], axis=1).min())
+
+
+class TestColours:
+    def test_the_measure(self):
+        assert difference("#000000", "#FFFFFF") == pytest.approx(100.0, abs=0.1)
+        assert difference("#00A000", "#A07000") < 20 < np.linalg.norm(np.diff(seen(["#00A000", "#A07000"])[0], axis=0))
+
+    def test_any_two_can_be_told_apart_in_any_vision(self):
+        pairs = [(a, b) for place, a in enumerate(TOKEN_COLOURS) for b in TOKEN_COLOURS[:place]]
+        assert min(difference(*pair) for pair in pairs) > 20
+        assert min(difference("#000000", colour) for colour in TOKEN_COLOURS) > 55  # the trace is seen on them
+
+    def test_are_stable(self):
+        """These were published: a figure made tomorrow has them too."""
+        assert [token_colour(index) for index in (0, 1, 27, 3500)] == ["#96F0FF", "#C3873C", "#7887FF", "#78C3FF"]
+        assert {token_colour(index) for index in range(500)} == set(TOKEN_COLOURS)
+
+
+class TestTokens:
+    def test_bands_are_the_token_spans(self, figures, signal, tokenizer):
+        encoding = tokenizer(signal, return_offsets_mapping=True)
+        expected = {lead: [] for lead in REFERENCE_LEADS}
+        for index, offset in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            for lead, start, stop in tokenizer.lead_spans(offset, 1000):
+                expected[lead].append((start, stop, index))
+        assert sum(map(len, expected.values())) > len(encoding["input_ids"])  # some go on in the next lead
+        bands = drawn(figures["rows"], "tokens-")
+        assert sorted(name.rsplit("-", 1)[0] for name in bands) == sorted(REFERENCE_LEADS)
+        for name, collection in bands.items():
+            tokens = expected[name.rsplit("-", 1)[0]]
+            boxes = np.array([path.vertices[:4] for path in collection.get_paths()])
+            starts, stops = (15.0 + 0.25 * np.array([one[at] for one in tokens]) for at in (0, 1))
+            np.testing.assert_allclose(boxes[:, :, 0].min(axis=1), starts)
+            np.testing.assert_allclose(boxes[:, :, 0].max(axis=1), stops)
+            colours = np.array([to_rgb(token_colour(one[2])) for one in tokens])
+            np.testing.assert_allclose(collection.get_facecolors()[:, :3], colours)
+            tints = drawn(figures["rows"], "tints-")[name]
+            np.testing.assert_allclose(tints.get_facecolors()[:, :3], (1.0 + colours) / 2.0)
+            assert [path.vertices[0, 0] for path in tints.get_paths()] == boxes[:, 0, 0].tolist()
+
+    def test_a_column_shows_what_is_read_then(self, figures, signal, tokenizer):
+        """V4 is the fourth column: 7.5 to 10 s of it."""
+        whole = [path.vertices[:4] for path in drawn(figures["rows"], "tokens-")["V4-9"].get_paths()]
+        part = [path.vertices[:4] for path in drawn(figures["3x4"], "tokens-")["V4-0"].get_paths()]
+        ends = [max(box[:, 0].max() - (15.0 + 187.5), 0.0) for box in whole]
+        assert [box[:, 0].max() - (15.0 + 187.5) for box in part] == pytest.approx([end for end in ends if end > 1e-9])
+        assert part[0][:, 0].min() == pytest.approx(15.0 + 187.5)
+
+    @pytest.mark.parametrize("layout", ["3x4", "rows"])
+    def test_neighbours_can_be_told_apart_in_any_vision(self, figures, layout):
+        bands, strips, edges = (drawn(figures[layout], name) for name in ("tokens-", "strip-", "edges-"))
+        alike, differing = 0, 0
+        for name, collection in bands.items():
+            borders = {round(float(one[0, 0]), 5) for one in edges[name].get_segments()}
+            boxes = [path.vertices[:4, 0] for path in collection.get_paths()]
+            colours, shades = collection.get_facecolors(), strips[name].get_facecolors()
+            assert [path.vertices[:4, 0].max() for path in strips[name].get_paths()] == [box.max() for box in boxes]
+            for place, box in enumerate(boxes[:-1]):
+                if round(float(box.max()), 5) in borders:
+                    alike += 1
+                else:
+                    differing += 1
+                    assert tuple(colours[place]) != tuple(colours[place + 1])
+            assert len({tuple(shade) for shade in shades}) == 2
+            assert all(tuple(one) != tuple(other) for one, other in zip(shades, shades[1:], strict=False))
+        assert alike > 0 and differing > alike / 10 and difference(*{tuple(shade) for shade in shades}) > 40
+
+    def test_numbers_are_ids(self, figures, signal, tokenizer):
+        numbers = [text for text in figures["rows"].axes[0].texts if text.get_text().isdecimal()]
+        ids = set(tokenizer.encode_signal(signal).tolist())
+        assert len(numbers) > 10 and {int(text.get_text()) for text in numbers} <= ids
+
+    def test_heading_and_legend_state_what_is_shown(self, figures, signal, tokenizer):
+        count = len(tokenizer.encode_signal(signal))
+        texts = [text.get_text() for text in figures["3x4"].axes[0].texts]
+        assert "record 1" in texts
+        assert f"{count:,} tokens for 12,000 samples: {12_000 / count:.1f} samples per token" in texts
+        assert any(
+            "25 mm/s   10 mm/mV   100 Hz   columns follow one another in time   colour and number" in text
+            for text in texts
+        )
+
+    def test_a_record_is_cleaned_as_the_tokenizer_expects(self, signal):
+        extractor = EcgByteFeatureExtractor("none", 50, ["II", "V1"])
+        calibration = EcgCalibration("percentile", -1.0, 1.0)
+        tokenizer = EcgByteTokenizer(
+            merges=[(12, 12)],
+            calibration=calibration,
+            sampling_rate=50,
+            leads=["II", "V1"],
+            feature_extractor=extractor,
+        )
+        record = EcgRecord(signal[:2, :400], RATE, ("v1", "II"), name="two")
+        figure = plot_tokens(record, tokenizer)
+        cleaned = extractor.clean(record)
+        heights = drawn(figure, "trace-")["II-0"].get_ydata() - drawn(figure, "pulse-")["0"].get_ydata()[0]
+        np.testing.assert_allclose(heights, 10 * (cleaned[0] - np.median(cleaned[0])), atol=1e-4)
+        assert "two" in [text.get_text() for text in figure.axes[0].texts]
+        with pytest.raises(EcgDataError, match="no feature extractor to clean a record with"):
+            plot_tokens(record, EcgByteTokenizer(calibration=calibration, leads=["II", "V1"]))
+
+    def test_refusals(self, signal, tokenizer):
+        with pytest.raises(SignalError, match="expected a signal of shape"):
+            plot_tokens(signal[:3], tokenizer)
+        with pytest.raises(EcgError, match="NaN"):
+            plot_tokens(np.full((12, 50), np.nan, np.float32), tokenizer)
+        with pytest.raises(EcgDataError, match="got 20 s to draw"):
+            plot_tokens(signal, tokenizer, seconds=20)
+
+
+class TestGrowth:
+    def test_levels_are_the_merges(self, tokenizer):
+        merges, symbols = tokenizer.bpe.merges, 26
+        index = int(np.argmax(tokenizer.bpe.token_lengths))
+        levels = growth_levels(index, tokenizer, max_levels=30)
+        assert [part.index for part in levels[0]] == [index]
+        for above, below in zip(levels, levels[1:], strict=False):
+            pairs = [tuple(merges[part.index - symbols]) for part in above if part.index >= symbols]
+            assert [part.index for part in below] == [one for pair in pairs for one in pair]
+        letters = tokenizer.bpe.decode(np.array([index], dtype=np.uint32))
+        for part in (part for level in levels for part in level):
+            own = tokenizer.bpe.decode(np.array([part.index], dtype=np.uint32))
+            assert own.tolist() == letters[part.start : part.start + part.length].tolist()
+        assert all(part.index < symbols for part in levels[-1])
+
+    def test_figure(self, tokenizer):
+        index = int(np.argmax(tokenizer.bpe.token_lengths))
+        levels = growth_levels(index, tokenizer)
+        figure = plot_token_growth(index, tokenizer, title="T")
+        assert len(figure.axes) == len(levels)
+        assert figure.axes[0].get_ylabel() == "mV" and "(ms)" in figure.axes[-1].get_xlabel()
+        (step,) = [patch for patch in figure.axes[0].patches if type(patch).__name__ == "StepPatch"]
+        values, edges = step.get_data()[:2]
+        np.testing.assert_allclose(values, tokenizer.decode_signal([index], num_leads=1)[0])
+        np.testing.assert_allclose(edges, 10.0 * np.arange(len(values) + 1))
+        assert f"T: token {index}, merge {index - 25} of 80" in figure.texts[0].get_text()
+
+    def test_a_range_of_each_record_is_drawn_in_bins(self):
+        tokenizer = EcgByteTokenizer(merges=[(3, 4)], calibration=EcgCalibration.minmax(), leads=["II"])
+        assert plot_token_growth(26, tokenizer).axes[0].get_ylabel() == "bin"
+        assert "a symbol, 1 sample, 4 ms" in plot_token_growth(3, tokenizer).texts[0].get_text()
+
+    def test_refusals(self, tokenizer):
+        for index in (-1, tokenizer.num_ecg_tokens):
+            with pytest.raises(EcgError, match=f"got the token {index}, expected an id from 0 to 105"):
+                plot_token_growth(index, tokenizer)
+        with pytest.raises(EcgDataError, match="got 0 levels"):
+            plot_token_growth(30, tokenizer, max_levels=0)
+
+
+def boxes_of(figure):
+    texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
+    return [text.get_window_extent() for text in texts if text.get_text() and not text.get_text().isdecimal()]
+
+
+@pytest.mark.parametrize("kind", ["3x4", "rows", "short", "one lead", "growth"])
+def test_no_text_overlaps_another_or_leaves_the_figure(kind, figures, signal, tokenizer):
+    if kind in figures:
+        figure = figures[kind]
+    elif kind == "growth":
+        figure = plot_token_growth(100, tokenizer, max_levels=3)
+    elif kind == "short":
+        figure = plot_tokens(signal, tokenizer, seconds=2.5, title="a name that is rather long, as names of files are")
+    else:
+        figure = plot_ecg(signal[:1], leads=["II"], sampling_rate=RATE, seconds=1, title="1 s of one lead")
     figure.draw_without_rendering()
-    width, height = figure.bbox.width, figure.bbox.height
-    boxes = [axis.get_tightbbox() for axis in figure.axes]
-    for box in (*boxes, figure._suptitle.get_window_extent()):
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-    for above, below in zip(boxes, boxes[1:], strict=False):
-        assert above.y0 >= below.y1 - 1
-    assert figure._suptitle.get_window_extent().y0 >= boxes[0].y1 - 1
-
-
-def test_a_flat_line_stays_flat():
-    tokenizer = EcgByteTokenizer(calibration=EcgCalibration("percentile", -1.0, 1.0), sampling_rate=100, leads=["II"])
-    figure = plot_tokens(np.full((1, 200), 0.3, np.float32), tokenizer)
-    assert figure.axes[0].get_ylim() == pytest.approx((-0.2, 0.8))
-    assert figure.get_suptitle().startswith("200 tokens, 1.0 samples per token")
+    boxes = boxes_of(figure)
+    assert boxes
+    for place, one in enumerate(boxes):
+        assert one.x0 >= 0 and one.y0 >= 0 and one.x1 <= figure.bbox.width and one.y1 <= figure.bbox.height
+        for other in boxes[:place]:
+            assert not (one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1)
 
 
 def test_other_leads_come_after_the_known():
@@ -101,17 +422,24 @@ def test_other_leads_come_after_the_known():
     assert [REFERENCE_LEADS[row] for row in clinical_order(REFERENCE_LEADS)] == list(CLINICAL_LEADS)
 
 
-def test_colours_are_light_and_neighbours_differ():
-    colours = [token_colour(index) for index in range(4000)]
-    assert all(0.0 <= part <= 1.0 for colour in colours for part in colour)
-    assert min(sum(colour) / 3 for colour in colours) > 0.45  # a black line can be seen on it
-    steps = [np.abs(np.subtract(one, other)).max() for one, other in zip(colours, colours[1:], strict=False)]
-    assert min(steps) > 0.1
-    assert len(set(colours[:1000])) == 1000
-
-
-def test_saved_by_ending(figure, tmp_path):
-    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+def test_saved_by_ending(signal, tmp_path):
+    figure = draw(signal[:, :50])
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")):
         assert save_figure(figure, tmp_path / "new" / f"a{ending}").read_bytes().startswith(start)
-    with pytest.raises(EcgDataError, match="expected a name that ends in .png, .svg, .pdf"):
+    with pytest.raises(EcgDataError, match=r"expected a name that ends in \.png, \.svg, \.pdf"):
         save_figure(figure, tmp_path / "a.txt")
+
+
+def test_notebooks_show_a_figure_and_pyplot_knows_nothing_of_it(signal):
+    figure = draw(signal[:, :50])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_public_names():
+    import ecgbyte_hf.interpretation as interpretation
+
+    assert all(callable(getattr(interpretation, name)) for name in public_names)
+    with pytest.raises(AttributeError, match="has no attribute 'plot_nothing'"):
+        interpretation.plot_nothing  # noqa: B018
