@@ -41,6 +41,7 @@ EXTRAS = {
     "baselines": ["scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
+    "interpretation": ["captum>=0.8,<1", "matplotlib>=3.9"],
     "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],
     "sampling": ["matplotlib>=3.9", "scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
 }
@@ -79,7 +80,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ecgbyte_hf", "ecgbyte_hf.*"]),
-    package_data={"ecgbyte_hf": ["py.typed", "evaluation/statements.yaml"]},
+    package_data={
+        "ecgbyte_hf": ["py.typed", "evaluation/statements.yaml"],
+        "ecgbyte_hf.interpretation": ["report.css", "report.html", "report.js"],
+    },
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__
+from ecgbyte_hf import __version__, cli_attribution
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EcgFileError
 
 Command = Callable[[argparse.Namespace], int]
@@ -74,6 +74,8 @@ def _parse(
     """The options, and what no option takes."""
     if given[:1] == ["sft"] and not {"-h", "--help"} & set(given):
         return argparse.Namespace(command="sft", run=_sft, arguments=given[1:]), []  # TRL's parser reads them
+    if given[:2] == ["plot", "attention"]:
+        given = ["plot attention", *given[2:]]
     _apply_config(given, commands)
     return parser.parse_known_args(given)
 
@@ -120,6 +122,8 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     _add_compare(add)
     _add_seeds(add)
     _add_plot(add)
+    cli_attribution.add_attention(add, "plot attention")
+    cli_attribution.add_commands(add)
     return parser, commands
 
 

@@ -101,9 +101,19 @@ def save_figure(figure: Any, path: str | Path) -> Path:
     Raises:
         EcgDataError: another ending.
     """
+    path = check_figure_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def check_figure_path(path: str | Path) -> Path:
+    """Refuse a name under which no figure can be saved, before work is put into it.
+
+    Raises:
+        EcgDataError: the name does not end in .png, .svg or .pdf.
+    """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise EcgDataError(f"cannot draw to {path}: expected a name that ends in {', '.join(_FORMATS)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
     return path
