@@ -306,18 +306,20 @@ def _summary(rows: Sequence[dict[str, Any]], method: str) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The results in Markdown."""
-    training = result["training"]
+    training, seconds = result["training"], result["cpu_seconds"]["all"]
+    batch = training["records"] // training["steps"]
     right = {name: f"{100 * share:.1f} %" for name, share in result["accuracy"].items()}
     lines = [
         "# Do maps of an ECG mean something?",
         "",
         f"Made by `scripts/benchmark/attribution.py`. Simulated ECGs ({', '.join(LEADS)}; {SECONDS:g} s at {RATE} Hz) "
         "with an ST shift in one lead or in none; the question is which shift. A Llama of "
-        f"{training['parameters']:,} parameters, {training['steps']} steps of "
-        f"{training['records'] // training['steps']} records, {result['cpu_seconds']['all']:.0f} s of one core in all.",
+        f"{training['parameters']:,} parameters, {training['steps']} steps of {batch} records, {seconds:.0f} s of one "
+        "core.",
         "",
         f"Right answers: {right['trained']} of {result['tested']} (before training {right['untrained']}). "
-        f"{result['explained']} of the {result['with_a_shift']} records with a shift are answered rightly, and explained.",
+        f"{result['explained']} of the {result['with_a_shift']} records with a shift are answered rightly; these are "
+        "explained.",
         *_about_the_place(result),
         "",
         "Share of the map inside the place (%), and in its lead; nats that the answer loses without the map's top "
@@ -349,9 +351,9 @@ def _about_the_place(result: dict[str, Any]) -> list[str]:
     share = {name: f"{100 * value:.1f} %" for name, value in result["place"].items()}
     drop, elsewhere = (float(np.mean([row[name] for row in rows])) for name in ("place_drop", "place_random_drop"))
     return [
-        f"The known place has {share['token_share']} of their tokens and {share['sample_share']} of their samples, its "
-        f"lead {share['lead_share_of_tokens']} of the tokens. Setting the known place itself to the lead's median costs "
-        f"the answer {drop:.2f} nats, the same pieces moved {elsewhere:.2f}.",
+        f"The known place has {share['token_share']} of their tokens and {share['sample_share']} of their samples, "
+        f"its lead {share['lead_share_of_tokens']} of the tokens. Setting the known place itself to the lead's median "
+        f"costs the answer {drop:.2f} nats, the same pieces moved {elsewhere:.2f}.",
     ]
 
 
