@@ -41,7 +41,7 @@ import numpy as np  # noqa: E402
 
 LEADS = ("I", "V2", "V5")
 RATE = 100
-SECONDS = 2.0
+SECONDS = 1.5
 MAX_LENGTH = 320
 #: Records from here on are tested on; those before it train the tokenizer and the model.
 FIRST_TEST = 10_000_000
@@ -56,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--work", metavar="DIR", help="folder for the models")
-    add("--steps", type=int, default=400, help="of training (default: %(default)s)")
+    add("--steps", type=int, default=300, help="of training (default: %(default)s)")
     add("--batch-size", type=int, default=16, help="records of a step (default: %(default)s)")
-    add("--learning-rate", type=float, default=2e-3, help="peak (default: %(default)s)")
-    add("--records", type=int, default=120, help="to test (default: %(default)s)")
-    add("--draws", type=int, default=10, help="moved deletions of each map (default: %(default)s)")
+    add("--learning-rate", type=float, default=3e-3, help="peak (default: %(default)s)")
+    add("--records", type=int, default=90, help="to test (default: %(default)s)")
+    add("--draws", type=int, default=5, help="moved deletions of each map (default: %(default)s)")
     add("--integration-steps", type=int, default=16, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--output", default=str(HERE / "results"), metavar="DIR", help="(default: %(default)s)")
@@ -132,7 +132,7 @@ def make_untrained(work: Path, seed: int) -> None:
     )
     prompt = EcgPrompt(max_length=MAX_LENGTH, reserve=32)
     texts = [prompt.render("", QUESTION) + prompt.render_answer([answer]) for answer in ST_SHIFTS] * 20
-    shape = {"hidden_size": 96, "num_layers": 2, "num_heads": 4, "text_vocab_size": 300, "seed": seed}
+    shape = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "text_vocab_size": 300, "seed": seed}
     make_tiny_llama(work / "llama", texts, **shape)
     processor = EcgByteProcessor(feature_extractor=extractor, tokenizer=tokenizer)
     extend_llm(str(work / "llama"), processor, work / "untrained", prompt=prompt, seed=seed)
