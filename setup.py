@@ -60,8 +60,12 @@ EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1"
 EXTRAS["test"] = [
     *EXTRAS["cluster"],
     "hypothesis>=6.100",
+    "ipykernel>=6.29",
     "maturin>=1.9.4,<2",
     "mypy>=1.15",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "playwright>=1.50,<2",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
