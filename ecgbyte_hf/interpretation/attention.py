@@ -155,8 +155,7 @@ class _Watcher:
             part = None if mask is None else mask[:, :, rows]
             output, weights = eager(module, query[:, :, rows], key, attention_mask=part, **given)
             outputs.append(output)
-            # Sinks have a column of their own behind the tokens in some families' weights.
-            weights = weights[0, :, :, :tokens].float()
+            weights = weights[0].float()
             means.append(weights.mean(dim=0).cpu())
             for number, wanted in enumerate((self._answer, self._ecg)):
                 first, last = max(wanted.start, rows.start), min(wanted.stop, rows.stop)
@@ -168,7 +167,10 @@ class _Watcher:
         return torch.cat(outputs, dim=1), None
 
     def _roll(self, mean: Any) -> None:
-        """One more layer of the rollout: half attention, half residual connection, rows that sum to 1."""
+        """One more layer of the rollout: half attention, half residual connection, rows that sum to 1.
+
+        Where a model has attention sinks, its rows alone sum to less.
+        """
         import torch
 
         mixed = mean / mean.sum(dim=-1, keepdim=True) / 2.0

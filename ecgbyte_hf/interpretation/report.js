@@ -98,6 +98,7 @@
   document.getElementById("wider").addEventListener("click", () => zoom(1 / 0.6, middle()));
   document.getElementById("whole").addEventListener("click", () => { view = [...all]; show(); });
   svg.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return; // the page is scrolled
     event.preventDefault();
     zoom(event.deltaY < 0 ? 0.8 : 1.25, place(event));
   }, { passive: false });

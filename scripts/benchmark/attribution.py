@@ -173,7 +173,7 @@ def train(work: Path, options: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if (step + 1) % 25 == 0:
             say(f"step {step + 1}: loss {np.mean(losses[-25:]):.3f}, {time.process_time():.0f} s")
     model.eval().save_pretrained(work / "trained")

@@ -20,16 +20,17 @@ CONFIGS = {
 
 def tiny(family: str):
     torch.manual_seed(1)
-    config = AutoConfig.for_model(family, initializer_range=0.4, attn_implementation="sdpa", **CONFIGS[family])
+    config = AutoConfig.for_model(family, initializer_range=0.4, **CONFIGS[family])
     return AutoModelForCausalLM.from_config(config).eval()
 
 
 def eager_attention(model, ids):
     """(layers, heads, tokens, tokens), as transformers gives it."""
+    before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     with torch.no_grad():
         made = model(input_ids=torch.from_numpy(ids[None]), output_attentions=True, use_cache=False).attentions
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(before)
     return torch.cat(made).double()
 
 
