@@ -48,6 +48,11 @@ class Attribution:
     error: float | None = None
 
     @property
+    def is_per_token(self) -> bool:
+        """Whether figures show each sample the whole value of its token, as the paper does, rather than its part."""
+        return self.method == "paper"
+
+    @property
     def unit(self) -> str:
         """Of `values`."""
         return "nats" if self.is_signed else "share"

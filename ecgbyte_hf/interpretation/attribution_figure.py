@@ -22,8 +22,8 @@ _WIDEST_INCHES = 62.0
 def plot_attribution(reading: Reading, attribution: Attribution, *, title: str = "") -> Any:
     """The leads over their attribution, and the words with theirs.
 
-    Colours are per second of a lead, so that they can be compared between sampling rates and token lengths. Those
-    beyond the 99th percentile have the last colour.
+    Colours are per second of a lead, so that they can be compared between sampling rates and token lengths; those of
+    the paper's average are whole tokens', as in the paper. Those beyond the 99th percentile have the last colour.
 
     Args:
         reading: What was read.
@@ -76,15 +76,18 @@ def plot_attribution(reading: Reading, attribution: Attribution, *, title: str =
 
 
 def colour_values(reading: Reading, attribution: Attribution) -> np.ndarray:
-    """What colours show, (leads, samples): % of the whole, or nats, per second of a lead."""
-    values = reading.to_samples(attribution.values) * reading.sampling_rate
-    return values if attribution.is_signed else 100.0 * values
+    """What colours show, (leads, samples): % of the whole, or nats, per second of a lead or per token."""
+    values = reading.to_samples(attribution.values, divide=not attribution.is_per_token)
+    per = 1.0 if attribution.is_per_token else reading.sampling_rate
+    return values * per if attribution.is_signed else 100.0 * per * values
 
 
 def colour_label(attribution: Attribution) -> str:
     """What colours mean, with the unit."""
     if attribution.is_signed:
         return "for the answer (+) or against it (-)\n(nats per second of a lead)"
+    if attribution.is_per_token:
+        return "attention (% of all, of the sample's token)"
     return "attention (% of all, per second of a lead)"
 
 

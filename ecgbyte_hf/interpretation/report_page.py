@@ -186,7 +186,7 @@ def _method(reading: Reading, one: Attribution) -> dict[str, Any]:
         "word_unit": "nats" if one.is_signed else "% of all",
         "limit": colour_limit(per_second),
         "values": _rounded(values),
-        "density": _rounded(values / lengths),
+        "density": _rounded(values if one.is_per_token else values / lengths),
         "words": _rounded(factor * reading.to_words(one.values)),
         "summary": summary_line(reading, one),
     }

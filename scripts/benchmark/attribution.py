@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--work", metavar="DIR", help="folder for the models")
-    add("--steps", type=int, default=300, help="of training (default: %(default)s)")
+    add("--steps", type=int, default=240, help="of training (default: %(default)s)")
     add("--batch-size", type=int, default=16, help="records of a step (default: %(default)s)")
     add("--learning-rate", type=float, default=3e-3, help="peak (default: %(default)s)")
-    add("--records", type=int, default=90, help="to test (default: %(default)s)")
+    add("--records", type=int, default=60, help="to test (default: %(default)s)")
     add("--draws", type=int, default=5, help="moved deletions of each map (default: %(default)s)")
     add("--integration-steps", type=int, default=16, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
