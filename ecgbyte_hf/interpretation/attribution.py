@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from ecgbyte_hf.interpretation.reading import Reading
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance, write_json
 
+logger = logging.getLogger(__name__)
+
 #: Name -> what it is. Those of attention come from one forward pass together.
 METHODS = {
     "attention": "attention of the answer, mean over layers and heads",
@@ -26,6 +29,8 @@ METHODS = {
     "gradient_x_input": "gradient x input of the answer's log-probability",
     "integrated_gradients": "integrated gradients of the answer's log-probability",
 }
+# Nats by which sums of integrated gradients may be off without a warning.
+_LARGEST_ERROR = 0.1
 _OF_ATTENTION = ("attention", "last_layer", "paper", "rollout")
 
 
@@ -111,6 +116,12 @@ def _attribution(
         symbol = _median_symbol(model, reading)
         made = integrated_gradients(model.model, reading, steps=steps, symbol=symbol)
         values, error = made.values, made.error
+        if error > _LARGEST_ERROR:
+            logger.warning(
+                "integrated gradients sum to %.2f nats less or more than what they explain; take more steps than %d",
+                error,
+                steps,
+            )
     elif summary is None:
         raise EcgDataError(f"{method} needs the attention of a forward pass")
     elif method == "rollout":
