@@ -168,7 +168,7 @@ def save_numbers(
     arrays_path = Path(path).with_suffix(".npz")
     arrays_path.parent.mkdir(parents=True, exist_ok=True)
     with open(arrays_path, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
     content = {
         "question": reading.question,
         "answer": reading.answer,

@@ -39,9 +39,9 @@ sys.path.insert(0, str(HERE.parents[1]))  # the checkout's own package, installe
 
 import numpy as np  # noqa: E402
 
-LEADS = ("I", "V2", "V5")
+LEADS = ("II", "V2")
 RATE = 100
-SECONDS = 1.5
+SECONDS = 1.2
 MAX_LENGTH = 320
 #: Records from here on are tested on; those before it train the tokenizer and the model.
 FIRST_TEST = 10_000_000
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--work", metavar="DIR", help="folder for the models")
-    add("--steps", type=int, default=240, help="of training (default: %(default)s)")
+    add("--steps", type=int, default=200, help="of training (default: %(default)s)")
     add("--batch-size", type=int, default=16, help="records of a step (default: %(default)s)")
     add("--learning-rate", type=float, default=3e-3, help="peak (default: %(default)s)")
     add("--records", type=int, default=60, help="to test (default: %(default)s)")
