@@ -1,7 +1,8 @@
 """Looking at what the tokens are, and at what an answer came from.
 
-Figures are matplotlib's, without pyplot and its global state; notebooks show them after `%matplotlib inline`. They need
-matplotlib: `pip install 'ecgbyte-hf[plot]'`; integrated gradients need captum too: `pip install 'ecgbyte-hf[interpretation]'`.
+Figures are matplotlib's, without pyplot and its global state; notebooks show them after `%matplotlib inline`. They
+need matplotlib: `pip install 'ecgbyte-hf[plot]'`; integrated gradients need captum too:
+`pip install 'ecgbyte-hf[interpretation]'`.
 """
 
 from __future__ import annotations
