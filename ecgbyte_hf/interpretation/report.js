@@ -44,7 +44,7 @@
     });
     const ramp = document.getElementById("ramp");
     ramp.style.visibility = method ? "visible" : "hidden";
-    named("low", method ? (method.signed ? `-${short(method.limit)}` : "0") : "");
+    named("low", method ? (method.signed ? `-${short(method.limit)} or less` : "0") : "");
     named("high", method ? `${short(method.limit)} or more` : "");
     named("unit", method ? `${method.unit}. ${method.title}. ${method.summary}` :
       (select.value === "tokens" ? "each colour is a token id; neighbours differ" : ""));
