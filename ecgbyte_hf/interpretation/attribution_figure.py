@@ -138,7 +138,8 @@ def _shown(word: Word) -> str:
 def _heading(reading: Reading, attribution: Attribution, title: str, width: int) -> str:
     answer = f"{reading.answer} ({'given' if reading.is_given else 'written by the model'})"
     question = f"{reading.question} {answer}"
-    lines = [title, *textwrap.wrap(question, width)[:3], attribution.title, summary_line(reading, attribution)]
+    summary = f"{summary_line(reading, attribution)} Research use only."
+    lines = [title, *textwrap.wrap(question, width)[:3], attribution.title, summary]
     return "\n".join(line.replace("$", r"\$") for line in lines if line)
 
 
@@ -154,7 +155,7 @@ def summary_line(reading: Reading, attribution: Attribution) -> str:
         )
     shown = reading.signal.shape[1] / reading.sampling_rate
     cut = f"; {shown:.2f} s of {reading.seconds:.2f} s were shown" if shown < reading.seconds - 1e-9 else ""
-    return f"{parts}{cut}. Research use only."
+    return f"{parts}{cut}."
 
 
 def _limits(signal: np.ndarray) -> tuple[float, float]:

@@ -24,11 +24,10 @@
     return rect;
   });
 
-  // White to orange for, white to blue against: told apart by all kinds of colour vision.
-  const mixed = (share, colour) => colour.map((part) => Math.round(255 + (part - 255) * share));
+  // Orange for, blue against: told apart by all kinds of colour vision. The paper shows through where there is little.
   const colourOf = (value, limit) => {
     const share = Math.min(Math.abs(value) / limit, 1);
-    return `rgb(${mixed(share, value < 0 ? [60, 110, 190] : [235, 120, 20]).join(",")})`;
+    return `rgba(${value < 0 ? "50,100,190" : "235,115,15"},${(0.9 * share).toFixed(3)})`;
   };
   const colourOfId = (id) => `hsl(${(id * 222.4922) % 360} 70% ${[82, 70, 88][id % 3]}%)`;
 
@@ -46,7 +45,7 @@
     ramp.style.visibility = method ? "visible" : "hidden";
     named("low", method ? (method.signed ? `-${short(method.limit)} or less` : "0") : "");
     named("high", method ? `${short(method.limit)} or more` : "");
-    named("unit", method ? `${method.unit}. ${method.title}. ${method.summary}` :
+    named("unit", method ? `${method.unit}. ${method.summary}` :
       (select.value === "tokens" ? "each colour is a token id; neighbours differ" : ""));
     if (method) {
       const limit = method.limit;

@@ -29,7 +29,9 @@ _MM_PER_SECOND, _MM_PER_MV = 25.0, 10.0
 # Room for the lead's name and the pulse of 1 mV.
 _LEFT = 22.0
 _MARGIN = 4.0
-_LEAST_ROW, _MOST_ROW = 15.0, 60.0
+_LEAST_ROW, _MOST_ROW = 15.0, 40.0
+# A pacing spike or an artefact may reach into the next lead, as on paper; it must not push all leads apart.
+_ROW_PERCENTILES = (0.1, 99.9)
 
 
 def report_page(
@@ -105,10 +107,12 @@ class _Paper:
         self._order = clinical_order(reading.leads)
         middles = np.median(reading.signal, axis=1, keepdims=True)
         centred = reading.signal - middles
+        low, high = np.percentile(centred, _ROW_PERCENTILES, axis=1)
         # From the pulse's 1 mV above the line to the deepest wave of any lead.
-        self._above = _MM_PER_MV * max(float(centred.max()), 1.0) + 1.0
-        below = _MM_PER_MV * max(-float(centred.min()), 0.2) + 1.0
-        self._row = float(np.clip(self._above + below, _LEAST_ROW, _MOST_ROW))
+        above = _MM_PER_MV * max(float(high.max()), 1.0) + 1.0
+        below = _MM_PER_MV * max(-float(low.min()), 0.2) + 1.0
+        self._row = float(np.clip(above + below, _LEAST_ROW, _MOST_ROW))
+        self._above = above * self._row / (above + below)
         self._middles = middles[:, 0]
         self._mm_per_sample = _MM_PER_SECOND / reading.sampling_rate
         self._width = _LEFT + reading.signal.shape[1] * self._mm_per_sample + _MARGIN
