@@ -109,7 +109,8 @@ def _attribution(
     steps: int,
     summary: AttentionSummary | None,
 ) -> Attribution:
-    title, error = METHODS[method], None
+    title = METHODS[method]
+    error: float | None = None
     if method == "gradient_x_input":
         values = gradient_x_input(model.model, reading)
     elif method == "integrated_gradients":
@@ -160,7 +161,7 @@ def save_numbers(
         attributions: What is kept of it.
         extra: What else the JSON is to hold, such as a check.
     """
-    arrays = {"signal": reading.signal, "offsets": reading.offsets, "ecg_tokens": reading.ecg_ids}
+    arrays: dict[str, Any] = {"signal": reading.signal, "offsets": reading.offsets, "ecg_tokens": reading.ecg_ids}
     for one in attributions:
         arrays[one.method] = one.values
         arrays[f"{one.method}_samples"] = reading.to_samples(one.values)

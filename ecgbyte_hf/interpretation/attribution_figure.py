@@ -50,7 +50,7 @@ def plot_attribution(reading: Reading, attribution: Attribution, *, title: str =
     colours, norm = _colours(per_second, attribution.is_signed)
     low, high = _limits(reading.signal)
     times = np.arange(num_samples) / reading.sampling_rate
-    image = None
+    image: Any = None
     for axis, row in zip(axes, order, strict=True):
         image = axis.imshow(
             per_second[row][None],
