@@ -97,13 +97,17 @@ def colour_limit(per_second: np.ndarray) -> float:
     return float(np.percentile(seen, _COLOUR_PERCENTILE)) if len(seen) else 1.0
 
 
-def _colours(per_second: np.ndarray, is_signed: bool) -> tuple[str, Any]:
-    """A colour map in which a black trace can be seen, and its range."""
-    from matplotlib.colors import Normalize
+def _colours(per_second: np.ndarray, is_signed: bool) -> tuple[Any, Any]:
+    """A colour map and its range.
+
+    Blue and orange are told apart by all kinds of colour vision, orange speaks for the answer, and the black trace can
+    be seen on both. The page's script has the same.
+    """
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     limit = colour_limit(per_second)
-    # Blue and orange are told apart by all kinds of colour vision; orange speaks for the answer.
-    return ("PuOr_r", Normalize(-limit, limit)) if is_signed else ("YlOrBr", Normalize(0.0, limit * 1.25))
+    colours = ["#5A82C8", "white", "#F08C32"] if is_signed else ["white", "#F08C32"]
+    return LinearSegmentedColormap.from_list("attribution", colours), Normalize(-limit if is_signed else 0.0, limit)
 
 
 def _plot_words(axis: Any, reading: Reading, attribution: Attribution) -> None:
@@ -126,7 +130,8 @@ def _plot_words(axis: Any, reading: Reading, attribution: Attribution) -> None:
     shown = f"the {_MOST_WORDS} words of {count} with the most" if count > _MOST_WORDS else "words"
     axis.set_xlabel(shown)
     axis.set_xlim(-0.6, max(len(pairs), 12) - 0.4)
-    axis.legend(frameon=False, fontsize=9, loc="upper right")
+    # Above the axes: within them any place may have a bar.
+    axis.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.0)
     _without_frame(axis)
 
 
@@ -136,8 +141,8 @@ def _shown(word: Word) -> str:
 
 
 def _heading(reading: Reading, attribution: Attribution, title: str, width: int) -> str:
-    answer = f"{reading.answer} ({'given' if reading.is_given else 'written by the model'})"
-    question = f"{reading.question} {answer}"
+    source = "given" if reading.is_given else "written by the model"
+    question = f'"{reading.question}" Answer ({source}): "{reading.answer}"'
     summary = f"{summary_line(reading, attribution)} Research use only."
     lines = [title, *textwrap.wrap(question, width)[:3], attribution.title, summary]
     return "\n".join(line.replace("$", r"\$") for line in lines if line)
