@@ -43,6 +43,7 @@ EXTRAS = {
     "baselines": ["scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
     "rules": ["neurokit2>=0.2.12"],
     "plot": ["matplotlib>=3.9"],
+    "interpretation": ["captum>=0.8,<1", "matplotlib>=3.9"],
     "translate": ["sacremoses>=0.1.1", "sentencepiece>=0.2.1"],
     "sampling": ["matplotlib>=3.9", "scikit-learn>=1.5,<2", "threadpoolctl>=3.1"],
 }
@@ -61,8 +62,12 @@ EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1"
 EXTRAS["test"] = [
     *EXTRAS["cluster"],
     "hypothesis>=6.100",
+    "ipykernel>=6.29",
     "maturin>=1.9.4,<2",
     "mypy>=1.15",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "playwright>=1.50,<2",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
@@ -83,7 +88,11 @@ setup(
     # The templates of cards are at the top of a checkout, and beside the modules of an installed package.
     packages=[*find_packages(include=["ecgbyte_hf", "ecgbyte_hf.*"]), "ecgbyte_hf.hub_cards"],
     package_dir={"ecgbyte_hf.hub_cards": "hub_cards"},
-    package_data={"ecgbyte_hf": ["py.typed", "evaluation/statements.yaml"], "ecgbyte_hf.hub_cards": ["*.jinja"]},
+    package_data={
+        "ecgbyte_hf": ["py.typed", "evaluation/statements.yaml"],
+        "ecgbyte_hf.interpretation": ["report.css", "report.html", "report.js"],
+        "ecgbyte_hf.hub_cards": ["*.jinja"],
+    },
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require=EXTRAS,

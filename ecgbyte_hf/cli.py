@@ -16,7 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ecgbyte_hf import __version__, cli_cards, cli_convert, cli_encoders, cli_env, cli_plot, cli_push, cli_systems
+from ecgbyte_hf import (
+    __version__,
+    cli_attribution,
+    cli_cards,
+    cli_convert,
+    cli_encoders,
+    cli_env,
+    cli_plot,
+    cli_push,
+    cli_systems,
+)
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
@@ -126,6 +136,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     cli_cards.add_commands(add)
     cli_convert.add_commands(add)
     cli_push.add_commands(add)
+    cli_attribution.add_commands(add)
     return parser, commands
 
 

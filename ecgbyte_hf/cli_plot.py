@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf import cli_attribution
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
 Command = Callable[[argparse.Namespace], int]
@@ -43,10 +44,11 @@ def add_commands(add: Adder) -> None:
     _add_merges(add_figure)
     _add_usage(add_figure)
     _add_decode(add_figure)
+    cli_attribution.add_attention(add_figure)
 
 
 def _no_figure(options: argparse.Namespace) -> int:
-    raise EcgError("give what to draw: ecg, merges, usage or decode; see `ecgbyte plot --help`")
+    raise EcgError("give what to draw: ecg, merges, usage, decode or attention; see `ecgbyte plot --help`")
 
 
 def _add_output(figure: argparse.ArgumentParser) -> None:

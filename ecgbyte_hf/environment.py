@@ -25,6 +25,7 @@ EXTRAS = {
     "baselines": "`ecgbyte baseline`",
     "rules": "the rule beside the controls of `ecgbyte evaluate`",
     "plot": "figures",
+    "interpretation": "integrated gradients of `ecgbyte plot attention` and `ecgbyte report`",
     "translate": "`ecgbyte prepare ptb_xl --translate`",
     "sampling": "`ecgbyte sample`",
     "dicom": "reading DICOM",

@@ -110,7 +110,7 @@ def cleaned_signal(record: Any, tokenizer: EcgByteTokenizer) -> ShownSignal:
         )
     from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
 
-    extractor = EcgByteFeatureExtractor.from_dict(json.loads(tokenizer.preprocessor_json))
+    extractor: Any = EcgByteFeatureExtractor.from_dict(json.loads(tokenizer.preprocessor_json))
     name = str(getattr(record, "name", ""))
     return ShownSignal(extractor.clean(record), tokenizer.sampling_rate, tokenizer.leads, name)
 

@@ -134,7 +134,7 @@ def _draw_tokens(paper: EcgPaper, cell: Cell, spans: TokenSpans) -> None:
         ("strip", foot - _STRIP, foot, shades),
     ):
         boxes = PolyCollection(
-            _boxes(left, right, bottom, top),
+            list(_boxes(left, right, bottom, top)),
             facecolors=faces,
             linewidths=0,
             antialiaseds=False,  # or the paper shines through between two boxes
@@ -142,7 +142,12 @@ def _draw_tokens(paper: EcgPaper, cell: Cell, spans: TokenSpans) -> None:
             gid=f"{name}-{cell.lead}-{cell.line}",
         )
         paper.axis.add_collection(boxes, autolim=False)
-    lines = {"colors": _EDGE, "linewidths": 0.5, "zorder": 2.1, "gid": f"edges-{cell.lead}-{cell.line}"}
+    lines: dict[str, Any] = {
+        "colors": _EDGE,
+        "linewidths": 0.5,
+        "zorder": 2.1,
+        "gid": f"edges-{cell.lead}-{cell.line}",
+    }
     alike = right[:-1][is_same_colour(spans.ids)]
     edges = [((x, foot), (x, line.top)) for x in alike]
     paper.axis.add_collection(LineCollection(edges, **lines), autolim=False)
