@@ -73,7 +73,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((), "give what to draw: ecg, merges, usage or decode"),
+            ((), "give what to draw: ecg, merges, usage, decode or attention"),
             (("ecg", "--record", "absent", "--output", "a.png"), "there is no such recording"),
             (("ecg", "--record", "absent", "--output", "a.txt"), "expected a name that ends in .png, .svg, .pdf"),
             (("ecg", "--record", "x", "--data", "PREPARED", "--output", "a.png"), "expected the number of one of"),
@@ -140,7 +140,7 @@ class TestParser:
 
     def test_every_figure_shows_an_example_and_every_option_says_what_it_is(self):
         parsers = self.figures()
-        assert list(parsers) == ["ecg", "merges", "usage", "decode"]
+        assert list(parsers) == ["ecg", "merges", "usage", "decode", "attention"]
         for name, parser in parsers.items():
             assert [action.dest for action in parser._actions if not action.help] == []
             for line in parser.epilog.partition("example:\n")[2].strip().splitlines():
