@@ -276,7 +276,7 @@ def _make_trainer(*, has_encoder: bool, **given: Any) -> Any:
 
     from ecgbyte_hf.training.checkpoints import load_saved_weights
 
-    class EncoderTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped
+    class EncoderTrainer(SFTTrainer):
         def _load_best_model(self) -> None:
             if self._loads_by_name():
                 self._load_weights(str(self.state.best_model_checkpoint))

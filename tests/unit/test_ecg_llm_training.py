@@ -493,8 +493,8 @@ class TestSft:
         """Whatever is trained is in the adapter and in the merged model, of an encoder in an encoder too."""
         from peft import LoraConfig, PeftModel, get_peft_model
 
-        model = make_ecg_llm(name, freeze_encoder=False)
-        model.save_pretrained(tmp_path / "base")
+        make_ecg_llm(name).save_pretrained(tmp_path / "base")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", freeze_encoder=False)
         config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
         adapt_lora(config, model.config, train_encoder=True)
         adapted = get_peft_model(model, config)
@@ -540,7 +540,12 @@ class TestSft:
         extend_ecg_llm(save_encoder(tmp_path / "vit", "EcgVit"), tiny_llama, tmp_path / "llm", prompt=PROMPT)
         options = {"model_name_or_path": tmp_path / "llm", "train_encoder": "true"}
         options |= {"save_strategy": "steps", "save_steps": 1}
-        best = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": "true"}
+        best = {
+            "dataset_test_split": "validation",
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "load_best_model_at_end": "true",
+        }
         # The worst, which is the first: the last would be there already.
         best |= {"metric_for_best_model": "eval_loss", "greater_is_better": "true"}
         whole = train("vit", **options)
