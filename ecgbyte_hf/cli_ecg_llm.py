@@ -26,7 +26,8 @@ def add_encoder_options(command: argparse.ArgumentParser) -> None:
         "--num-ecg-tokens",
         type=int,
         metavar="N",
-        help="of a sequence (default: as many as the encoder gives for 10 s, or for --window-seconds)",
+        help="of a sequence (default: as many as the encoder gives for --window-seconds, else for a record of "
+        "--standardize-on, else for 10 s)",
     )
     encoder.add_argument(
         "--standardize-on",

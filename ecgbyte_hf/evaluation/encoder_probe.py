@@ -94,9 +94,10 @@ def probe_encoder(
 
     Returns:
         The report: `systems`: "encoder", and "random" if it is asked for -> `linear` (share -> `macro_auc` with
-        `value`, `ci95`, `labels`, `sd` and `each` of the draws, `records`, `c`, `by_label`), `zero_shot` (`macro_auc`,
-        `by_label`), `retrieval` (`ecg_to_text`, `text_to_ecg`: `recall` at k with `value`, `ci95`, `chance`;
-        `median_rank`, `queries`, `candidates`); `difference`: encoder less random, on the same draws and resamples.
+        `value`, `ci95`, `labels`, `sd` and `each` of the draws, `records`, `c`, `c_chosen_on`, `by_label`),
+        `zero_shot` (`macro_auc`, `by_label`), `retrieval` (`ecg_to_text`, `text_to_ecg`: `recall` at k with `value`,
+        `ci95`, `chance`; `median_rank`, `queries`, `candidates`); `difference`: encoder less random, on the same draws
+        and resamples.
 
     Raises:
         EcgError: an encoder, data or options that do not go together.
@@ -343,10 +344,18 @@ def _linear(
             "records": number,
             "draws": draws,
             "c": chosen,
+            "c_chosen_on": _chosen_on(labelled),
             "macro_auc": _macro(aucs, kept[f"linear {key}"]),
             "by_label": labelled.by_label(np.mean(aucs, axis=0)),
         }
     return found
+
+
+def _chosen_on(labelled: _Labelled) -> dict[str, Any] | None:
+    """What C is chosen on, which is more than a small share of the training records."""
+    if labelled.validation is None:
+        return None
+    return {"split": "validation", "records": len(labelled.validation[0])}
 
 
 def _judge(encoding: _Encoding, labelled: _Labelled) -> Any:
@@ -575,6 +584,8 @@ def probe_table(report: Mapping[str, Any]) -> str:
         lines += [f"| macro AUC | records | labels | {' | '.join(names)} |", "|" + " --- |" * (3 + len(names))]
         lines += [f"| {' | '.join(row)} |" for row in rows]
         lines.append("")
+    if linear := systems["encoder"].get("linear"):
+        lines += [_choice_of_c(next(iter(linear.values()))), ""]
     for name, found in systems.items():
         if "retrieval" in found:
             lines += [*_retrieval_lines(name, found["retrieval"], report["texts"]), ""]
@@ -594,6 +605,16 @@ def _auc_rows(report: Mapping[str, Any]) -> Iterator[list[str]]:
         more = [_interval(difference["zero_shot"])] if difference else []
         labels = str(systems["encoder"]["zero_shot"]["macro_auc"]["labels"])
         yield ["zero-shot", "0", labels, *cells, *more, "0.500"]
+
+
+def _choice_of_c(entry: Mapping[str, Any]) -> str:
+    chosen = entry["c_chosen_on"]
+    if chosen is None:
+        return f"C of the linear probe is {_DEFAULT_C:g}: there is no validation split to choose it on."
+    return (
+        f"C of the linear probe was chosen on the whole {chosen['split']} split ({chosen['records']} records), "
+        "whatever the share of the training records."
+    )
 
 
 def _retrieval_lines(name: str, found: Mapping[str, Any], kind: str) -> Iterable[str]:

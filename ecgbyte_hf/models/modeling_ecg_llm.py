@@ -222,21 +222,32 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
             **kwargs,
         )
 
-    def _embed(self, input_ids: Any, ecg_values: Any, ecg_features: torch.Tensor | None) -> torch.Tensor:
-        """Return the embeddings of ids, with those of the ECGs at the placeholders."""
-        if ecg_values is not None and ecg_features is not None:
-            raise EncoderError("Got both ecg_values and ecg_features, expected one of them.")
-        is_ecg = input_ids == (-1 if self.config.ecg_token_id is None else self.config.ecg_token_id)
-        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
-        if ecg_values is not None:
-            ecg_features = self.get_ecg_features(ecg_values)
-        num_places, num_ecgs = int(is_ecg.sum()), 0 if ecg_features is None else len(ecg_features)
+    def is_place(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Where placeholders of ECGs stand, bool of the same shape."""
+        return input_ids == (-1 if self.config.ecg_token_id is None else self.config.ecg_token_id)
+
+    def check_places(self, num_places: int, num_ecgs: int) -> None:
+        """Refuse so many placeholders for so many ECGs.
+
+        Raises:
+            EncoderError: they do not match.
+        """
         if num_places != num_ecgs * self.config.num_ecg_tokens:
             raise EncoderError(
                 f"Got {num_places} placeholders and {num_ecgs} ECGs, expected {self.config.num_ecg_tokens} "
                 "placeholders for each ECG. Pass the ECGs of all rows as ecg_values, in the order of the text; a "
                 "trainer keeps them with remove_unused_columns=False and a collator that reads them."
             )
+
+    def _embed(self, input_ids: Any, ecg_values: Any, ecg_features: torch.Tensor | None) -> torch.Tensor:
+        """Return the embeddings of ids, with those of the ECGs at the placeholders."""
+        if ecg_values is not None and ecg_features is not None:
+            raise EncoderError("Got both ecg_values and ecg_features, expected one of them.")
+        is_ecg = self.is_place(input_ids)
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
+        if ecg_values is not None:
+            ecg_features = self.get_ecg_features(ecg_values)
+        self.check_places(int(is_ecg.sum()), 0 if ecg_features is None else len(ecg_features))
         if ecg_features is None:
             return embeds
         return embeds.masked_scatter(is_ecg[..., None], ecg_features.to(embeds.device, embeds.dtype))
@@ -407,3 +418,36 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         else:
             inputs.pop("ecg_features", None)
         return inputs
+
+    def _expand_inputs_for_generation(  # type: ignore[override]
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Repeat each row with all its ECGs, for beams and several answers; one by one they would change places."""
+        given = {name: model_kwargs.pop(name) for name in ECG_INPUTS if model_kwargs.get(name) is not None}
+        parent: Any = super()
+        if input_ids is not None and expand_size > 1:
+            places = self.model.is_place(input_ids).sum(dim=1)
+            given = {name: self._repeated(values, places, expand_size) for name, values in given.items()}
+        input_ids, model_kwargs = parent._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        return input_ids, model_kwargs | given
+
+    def _repeated(self, values: Any, places: torch.Tensor, times: int) -> Any:
+        """ECGs in the order of rows with so many placeholders, each of which follows itself so many times."""
+        size = self.config.num_ecg_tokens
+        self.model.check_places(int(places.sum()), len(values))
+        if bool((places % size).any()):
+            raise EncoderError(
+                f"Got rows with {places.tolist()} placeholders, expected a multiple of {size} in each: an ECG stands "
+                "in one row."
+            )
+        rows = torch.arange(len(values)).split((places // size).tolist())
+        order = torch.cat([row.repeat(times) for row in rows])
+        if isinstance(values, torch.Tensor):
+            return values[order.to(values.device)]
+        return [values[place] for place in order.tolist()]

@@ -101,7 +101,7 @@ def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:
         train_encoder: Train the encoder whole too.
 
     Raises:
-        EcgError: no layers are named and none are known for this language model.
+        EcgError: no layers are named and none are known for this language model; or PEFT cannot name the encoder.
     """
     given = peft_config.target_modules
     if given is None:
@@ -116,8 +116,37 @@ def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:
     if names == ["all-linear"]:
         names = _linear_layers(config.text_config)
     peft_config.target_modules = r".*\.language_model\.(?:.*\.)?(?:" + "|".join(names) + ")"
-    whole = [*(peft_config.modules_to_save or []), "projector", *(["encoder"] if train_encoder else [])]
-    peft_config.modules_to_save = list(dict.fromkeys(whole))
+    encoder = _encoder_modules(config.encoder_config) if train_encoder else []
+    peft_config.modules_to_save = list(dict.fromkeys([*(peft_config.modules_to_save or []), "projector", *encoder]))
+
+
+def _encoder_modules(encoder_config: Any) -> list[str]:
+    """What PEFT is to call an encoder: its name, or its parts' where the name says more than one module.
+
+    PEFT takes every module whose name ends so: of CLIP the inner `vision_model.encoder` too, wrapped once again in the
+    copy that is trained, and a merged model would have neither.
+
+    Raises:
+        EcgError: its parts have no names of their own either.
+    """
+    import torch
+
+    from ecgbyte_hf.models.encoder_ecg_llm import encoder_model
+
+    with torch.device("meta"):
+        encoder = encoder_model(encoder_config)
+    inner = [f"encoder.{name}" for name, _ in encoder.named_modules() if name]
+    if not any(name.endswith("encoder") for name in inner):
+        return ["encoder"]
+    parts = [f"encoder.{name}" for name, _ in encoder.named_children()]
+    own = [*encoder.parameters(recurse=False), *encoder.buffers(recurse=False)]
+    lists = [part for part in encoder.children() if isinstance(part, (torch.nn.ModuleList, torch.nn.ModuleDict))]
+    if own or lists or any(sum(name.endswith(part) for name in inner) > 1 for part in parts):
+        raise EcgError(
+            f"PEFT cannot tell the encoder {type(encoder).__name__} from the modules in it whose names end with "
+            "encoder too; train without --use_peft, or leave --train_encoder out"
+        )
+    return parts
 
 
 def _linear_layers(text_config: Any) -> list[str]:
@@ -140,7 +169,9 @@ def block_token_ids(tokenizer: Any) -> list[int]:
 
 
 def check_training(training: Any, rows_folder: str | Path | None) -> None:
-    """Refuse options that would part rows from their ECGs.
+    """Refuse options that would part rows from their ECGs, and let processes differ in what they train.
+
+    A batch without ECGs gives the projector no gradient, nor does any batch a mask's token: DDP would wait for them.
 
     Raises:
         EcgError: packing.
@@ -152,3 +183,10 @@ def check_training(training: Any, rows_folder: str | Path | None) -> None:
         )
     # Rows keep the column that names their ECGs.
     training.remove_unused_columns = False
+    options = training.gradient_checkpointing_kwargs = {
+        "use_reentrant": False,
+        **(training.gradient_checkpointing_kwargs or {}),
+    }
+    # Reentrant checkpointing fails with it.
+    if training.ddp_find_unused_parameters is None and not options["use_reentrant"]:
+        training.ddp_find_unused_parameters = True

@@ -74,8 +74,8 @@ def extend_ecg_llm(
         system_prompt: In a chat, the system's message.
         ecg_features: `"pooled"`, one token for each ECG as in the paper, or `"sequence"`.
         projector_type: `"linear"` or `"mlp"`.
-        num_ecg_tokens: Tokens of a sequence; by default as many as the encoder gives for a record of 10 s, or for the
-            prompt's windows.
+        num_ecg_tokens: Tokens of a sequence; by default as many as the encoder gives for the prompt's windows, else
+            for a record of `standardize_on`, else for 10 s.
         standardize_on: Prepared folder; the features are standardised by their mean and standard deviation over at
             most 256 of its training records. The projection remains as linear as it was.
         seed: Of the projector and the new rows.
@@ -97,7 +97,8 @@ def extend_ecg_llm(
 
     prompt = prompt or EcgPrompt()
     encoder, extractor, picture = load_encoder(encoder_dir)
-    seen = _encoded_length(encoder, extractor, picture, prompt.window_seconds or _RECORD_SECONDS)
+    samples = _shown_samples(encoder, extractor, picture, prompt, standardize_on)
+    seen = _encoded_length(encoder, extractor, picture, samples)
     count = 1 if ecg_features == "pooled" else (seen if num_ecg_tokens is None else num_ecg_tokens)
     if ecg_features == "pooled" and num_ecg_tokens not in (None, 1):
         raise EcgError(f"got --num-ecg-tokens {num_ecg_tokens} with pooled features, which are one: leave it out")
@@ -203,13 +204,26 @@ def standardize_features(model: Any, processor: Any, prepared: PreparedData) -> 
     return len(chosen)
 
 
-def _encoded_length(encoder: Any, extractor: Any, picture: Any, seconds: float) -> int:
-    """Tokens of the encoder's sequence for a record of so many seconds; looks whether it takes these signals."""
+def _shown_samples(
+    encoder: Any, extractor: Any, picture: Any, prompt: EcgPrompt, standardize_on: PreparedData | None
+) -> int:
+    """Samples of what the encoder will be shown; where nothing says it, those of the whole patches in 10 s."""
+    if prompt.window_seconds is not None:
+        return max(round(prompt.window_seconds * extractor.sampling_rate), 1)
+    if standardize_on is not None and (known := standardize_on.train_ecg_ids()):
+        return int(standardize_on.signal(known[0]).shape[1])
+    samples = round(_RECORD_SECONDS * extractor.sampling_rate)
+    patch = 1 if picture is not None else getattr(encoder.config, "patch_size", 1)
+    return max(samples // patch, 1) * int(patch)
+
+
+def _encoded_length(encoder: Any, extractor: Any, picture: Any, samples: int) -> int:
+    """Tokens of the encoder's sequence for a record of so many samples; looks whether it takes these signals."""
     import torch
 
     from ecgbyte_hf.models.errors_ecg_byte import EncoderError, LeadError
 
-    signal = np.zeros((len(extractor.leads), max(round(seconds * extractor.sampling_rate), 1)), np.float32)
+    signal = np.zeros((len(extractor.leads), samples), np.float32)
     try:
         values = torch.tensor(signal[None])
         if picture is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.models.auto import Encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.provenance import provenance, read_object, write_json
+from ecgbyte_hf.training.checkpoints import load_saved_weights, newest_checkpoint
 from ecgbyte_hf.training.encoder_data import EcgSignals, EcgTextCollator, EcgTextDataset
 from ecgbyte_hf.training.encoder_texts import EcgTexts, LabelNames, default_text_kind, texts_of_split
 from ecgbyte_hf.training.start_encoder import (
@@ -187,8 +188,9 @@ class EcgEncoderTrainer(Trainer):
 
         They are put into batches of nearly the same size: in a small last batch an ECG would be compared with few
         others. Every process has a share of each batch, and no ECG is in two, as it would be where batches are filled
-        up for equal shares.
+        up for equal shares. `eval_runtime` is in seconds.
         """
+        started = time.perf_counter()
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         world, rank = self.args.world_size, self.args.process_index
         batches = even_batches(len(dataset), self.args.eval_batch_size * world)
@@ -211,6 +213,7 @@ class EcgEncoderTrainer(Trainer):
         sums = torch.tensor(list(totals.values()), dtype=torch.float64, device=self.args.device)
         means = (self.accelerator.reduce(sums, "sum") / len(dataset)).tolist()
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(totals, means, strict=True)}
+        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -222,10 +225,7 @@ class EcgEncoderTrainer(Trainer):
         self._load_weights(resume_from_checkpoint)
 
     def _load_weights(self, folder: str) -> None:
-        # transformers 5.23 saves the layers of a ViT under other names than they have, and its Trainer does not
-        # translate them back: it would go on, or end, with other weights than those saved, with a warning alone.
-        model: Any = self.model
-        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        load_saved_weights(self.model, folder)
 
 
 class _EpochOfTexts(TrainerCallback):
@@ -420,7 +420,7 @@ def _arguments(
 def _begin(output: Path, arguments: dict[str, Any], options: PretrainOptions) -> str | None:
     """Refuse a folder of another training; the checkpoint to go on from, if it is to."""
     job = provenance("pretrain-encoder", arguments)
-    newest: str | None = get_last_checkpoint(str(output)) if output.is_dir() else None
+    newest = newest_checkpoint(output)
     if not options.resume:
         if newest is not None or (output / LOG_FILE).is_file():
             raise EcgDataError(
@@ -454,6 +454,11 @@ def _trainer(
         raise EcgDataError(
             f"there are {len(train.ecg_ids)} ECGs to train on, fewer than the {needed} of a batch; give a smaller "
             "--batch-size"
+        )
+    if "validation" in splits and len(splits["validation"].ecg_ids) < args.world_size:
+        raise EcgDataError(
+            f"there are {len(splits['validation'].ecg_ids)} ECGs to validate on, fewer than the {args.world_size} "
+            "processes, of which each needs one; start fewer processes, or prepare more validation records"
         )
     signals = EcgSignals(
         prepared, [ecg_id for split in splits.values() for ecg_id in split.ecg_ids], in_memory=options.in_memory

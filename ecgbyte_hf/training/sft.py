@@ -222,6 +222,7 @@ def _train(options: _Options, parts: Path) -> Path:
     elif ecg.pack_shared_rows:
         raise EcgError("--pack_shared_rows needs rows of `ecgbyte encode --row-format shared`; for others --packing")
     trainer: Any = _make_trainer(
+        has_encoder=has_encoder,
         model=model.model_name_or_path,
         args=training,
         train_dataset=train_rows,
@@ -270,11 +271,32 @@ def _train(options: _Options, parts: Path) -> Path:
     return output_dir
 
 
-def _make_trainer(**given: Any) -> Any:
+def _make_trainer(*, has_encoder: bool, **given: Any) -> Any:
     from trl import SFTTrainer
 
+    from ecgbyte_hf.training.checkpoints import load_saved_weights
+
+    class EncoderTrainer(SFTTrainer):
+        def _load_best_model(self) -> None:
+            if self._loads_by_name():
+                self._load_weights(str(self.state.best_model_checkpoint))
+            else:
+                super()._load_best_model()
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if self._loads_by_name():
+                self._load_weights(resume_from_checkpoint)
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+        def _loads_by_name(self) -> bool:
+            return not (hasattr(self.model, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+        def _load_weights(self, folder: str) -> None:
+            load_saved_weights(self.model, folder)
+
     with _said_in_one_line():
-        return SFTTrainer(**given)
+        return (EncoderTrainer if has_encoder else SFTTrainer)(**given)
 
 
 def _launch(arguments: Sequence[str]) -> int:
@@ -459,14 +481,19 @@ def _checkpoint(training: Any) -> str | None:
     """The folder that training goes on from; `true` is the newest in `output_dir`.
 
     Raises:
-        EcgDataError: there is none.
+        EcgDataError: there is none, or it was not written to its end.
     """
-    from transformers.trainer_utils import get_last_checkpoint
+    from ecgbyte_hf.training.checkpoints import is_complete, newest_checkpoint
 
     given = training.resume_from_checkpoint
     if str(given).lower() != "true":
+        if given is not None and not is_complete(given):
+            raise EcgDataError(
+                f"{given} is no checkpoint that was written to its end; give an earlier one as "
+                "--resume_from_checkpoint, or true for the newest whole one"
+            )
         return None if given is None else str(given)
-    newest: str | None = get_last_checkpoint(training.output_dir) if Path(training.output_dir).is_dir() else None
+    newest = newest_checkpoint(training.output_dir)
     if newest is None:
         raise EcgDataError(
             f"{training.output_dir} has no checkpoint to go on from; leave --resume_from_checkpoint out"

@@ -56,9 +56,14 @@ def write_training_log(
 def count_parameters(model: Any) -> dict[str, int]:
     """How many numbers of a model training can change (`trainable`), and how many there are (`all`).
 
-    Weights that two layers share count once.
+    Weights that two layers share count once, and a module that PEFT trains whole without its untrained original.
     """
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    counted = {
+        id(parameter): parameter
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if "original_module" not in name.split(".")
+    }
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in counted.values()]
     return {"trainable": sum(size for size, trained in sizes if trained), "all": sum(size for size, _ in sizes)}
 
 

@@ -214,6 +214,35 @@ def test_a_padded_batch_generates_as_each_alone(model):
         assert row[: expected.shape[1]] == expected[0].tolist()
 
 
+@pytest.mark.parametrize("name", ["values", "features", "list"])
+def test_beams_and_answers_keep_the_ecgs_of_each_row_in_order(name):
+    """A row with two ECGs and one with one: as with embeddings, which need no repeating of ECGs."""
+    model = make_ecg_llm(ecg_features="sequence", num_ecg_tokens=2)
+    ids = torch.tensor([[5, *[PLACEHOLDER] * 2, 6, *[PLACEHOLDER] * 2, 7], [5, 8, 9, *[PLACEHOLDER] * 2, 6, 7]])
+    values = ecg_values("EcgResNet", 3)
+    beams = {"num_beams": 2, "num_return_sequences": 2}
+    with torch.no_grad():
+        features = model.get_ecg_features(values)
+        embeds = model.model._embed(ids, None, features)
+        given = {
+            "values": {"ecg_values": values},
+            "features": {"ecg_features": features},
+            "list": {"ecg_values": list(values)},
+        }[name]
+        expected = model.generate(inputs_embeds=embeds, attention_mask=torch.ones_like(ids), **GREEDY, **beams)
+        found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, **GREEDY, **beams)
+        swapped = model.model._embed(ids, None, features[[0, 0, 1]])
+        other = model.generate(inputs_embeds=swapped, attention_mask=torch.ones_like(ids), **GREEDY, **beams)
+    assert found[:, ids.shape[1] :].tolist() == expected.tolist() != other.tolist()
+    repeated, more = model._expand_inputs_for_generation(expand_size=2, input_ids=ids, ecg_features=features)
+    assert repeated[:, 1].tolist() == [PLACEHOLDER] * 2 + [8] * 2
+    assert torch.equal(more["ecg_features"], features[[0, 1, 0, 1, 2, 2]])
+    with pytest.raises(EncoderError, match="Got 6 placeholders and 2 ECGs"):
+        model.generate(input_ids=ids, ecg_values=values[:2], **GREEDY, **beams)
+    with pytest.raises(EncoderError, match=r"Got rows with \[1, 1\] placeholders, expected a multiple of 2"):
+        model.generate(input_ids=texts(2), ecg_values=values[:1], **GREEDY, **beams)
+
+
 # ---- what does not match ---------------------------------------------------------------------------------------
 
 

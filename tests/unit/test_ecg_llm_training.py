@@ -10,21 +10,24 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_ecg_llm import LEADS, fast_or_slow, save_encoder
+from tiny_ecg_llm import LEADS, ecg_values, fast_or_slow, make_ecg_llm, save_encoder
+from tiny_encoders import PATCH, enable_checkpointing
 from transformers import AutoModelForCausalLM
 
-from ecgbyte_hf import EcgByteFeatureExtractor, cli
+from ecgbyte_hf import EcgByteFeatureExtractor, EcgPatchConfig, EcgPatchModel, cli
 from ecgbyte_hf.data.encode import encode_rows
 from ecgbyte_hf.data.encoder_prompts import EncoderPrompter
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.data.row_signals import open_row_signals
+from ecgbyte_hf.data.sources import prepare_synthetic
 from ecgbyte_hf.data.windows import WindowedData
 from ecgbyte_hf.evaluation.backends import load_language_model
 from ecgbyte_hf.evaluation.encoder_language_model import EncoderLanguageModel
 from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
 from ecgbyte_hf.evaluation.perturbations import perturb
+from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.errors_ecg_byte import (
     BudgetError,
     EcgDataError,
@@ -34,7 +37,7 @@ from ecgbyte_hf.models.errors_ecg_byte import (
     VocabularyError,
 )
 from ecgbyte_hf.training import sft
-from ecgbyte_hf.training.encoder_sft import EcgSignalCollator, adapt_lora
+from ecgbyte_hf.training.encoder_sft import EcgSignalCollator, adapt_lora, check_training
 from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm, load_encoder
 from ecgbyte_hf.training.extend_llm import load_prompter
 from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
@@ -138,6 +141,26 @@ class TestExtend:
         assert made.num_ecg_tokens == 50
         with pytest.raises(BudgetError, match="an ECG of 250 placeholders.*fewer --num-ecg-tokens"):
             extend_ecg_llm(encoder, tiny_llama, tmp_path / "c", prompt=PROMPT, ecg_features="sequence")
+
+    def test_an_encoder_of_patches_is_shown_records_that_it_takes(self, tiny_llama, tmp_path):
+        """At 50 Hz records of 3 s are 25 patches of 6 samples, and the 500 samples of 10 s are none."""
+        extractor = EcgByteFeatureExtractor(profile="none", sampling_rate=50, leads=LEADS)
+        patches = EcgPatchModel(EcgPatchConfig(num_leads=len(LEADS), patch_size=6, **PATCH))
+        patches.save_pretrained(tmp_path / "patch")
+        extractor.save_pretrained(tmp_path / "patch")
+        given = {"encoder_dir": tmp_path / "patch", "model_name_or_path": tiny_llama}
+        extend_ecg_llm(**given, output_dir=tmp_path / "pooled", prompt=PROMPT)
+        prepare_synthetic(tmp_path / "data", feature_extractor=extractor, num_records=12, duration=3.0)
+        known = PreparedData(tmp_path / "data")
+        made = {"ecg_features": "sequence", "standardize_on": known, "prompt": PROMPT}
+        seen = known.signal(known.train_ecg_ids()[0])[None]
+        with torch.no_grad():
+            expected = patches(torch.tensor(seen)).last_hidden_state.shape[1]
+        assert seen.shape[2] == 150
+        assert extend_ecg_llm(**given, output_dir=tmp_path / "known", **made).num_ecg_tokens == expected
+        windows = EcgPrompt(max_length=192, reserve=16, window_seconds=2.0)
+        with pytest.raises(EncoderError, match="Got 100 samples, expected a multiple of patch_size=6"):
+            extend_ecg_llm(**given, output_dir=tmp_path / "windows", prompt=windows)
 
     def test_pictures_are_cleaned_and_drawn_as_the_encoder_was_pretrained(self, tiny_llama, tmp_path):
         folder = save_encoder(tmp_path / "vit", "EcgVit")
@@ -464,6 +487,120 @@ class TestSft:
         resumed = train("resumed", resume_from_checkpoint=whole / "checkpoint-1", **options)
         kept, again = (load_file(folder / "adapter_model.safetensors") for folder in (whole, resumed))
         assert kept.keys() == again.keys() and all(torch.equal(value, again[name]) for name, value in kept.items())
+
+    @pytest.mark.parametrize("name", [encoder.prefix for encoder in ENCODERS])
+    def test_lora_beside_a_trained_encoder_is_merged_and_loaded_whole(self, name, tmp_path):
+        """Whatever is trained is in the adapter and in the merged model, of an encoder in an encoder too."""
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        make_ecg_llm(name).save_pretrained(tmp_path / "base")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", freeze_encoder=False)
+        config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+        adapt_lora(config, model.config, train_encoder=True)
+        adapted = get_peft_model(model, config)
+        generator = torch.Generator().manual_seed(4)
+        trained = {key: value for key, value in adapted.named_parameters() if value.requires_grad}
+        number = sum(value.numel() for key, value in trained.items() if ".encoder." in key)
+        assert number == sum(value.numel() for value in make_ecg_llm(name).model.encoder.parameters())
+        with torch.no_grad():
+            for value in trained.values():
+                value += 0.05 * torch.randn(value.shape, generator=generator)
+        ids = torch.tensor([[5, 49, 6, 7], [8, 49, 9, 5]])
+        values = ecg_values(name, 2)
+        before = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        adapted.save_pretrained(tmp_path / "adapter")
+        loaded = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+        )
+        with torch.no_grad():
+            features = adapted.get_ecg_features(values)
+            logits = adapted.eval()(input_ids=ids, ecg_values=values).logits
+            assert not torch.allclose(before.model.encode(values), adapted.get_base_model().model.encode(values))
+            assert torch.equal(loaded.eval()(input_ids=ids, ecg_values=values).logits, logits)
+            loaded.merge_and_unload().save_pretrained(tmp_path / "merged")
+            merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+            assert torch.equal(merged.get_ecg_features(values), features)
+            torch.testing.assert_close(merged(input_ids=ids, ecg_values=values).logits, logits, rtol=1e-4, atol=1e-4)
+
+    def test_an_encoder_that_peft_cannot_name_is_refused(self, monkeypatch):
+        from peft import LoraConfig
+
+        nested = torch.nn.Module()
+        nested.encoder = torch.nn.Linear(2, 2)
+        nested.token = torch.nn.Parameter(torch.zeros(2))
+        monkeypatch.setattr("ecgbyte_hf.models.encoder_ecg_llm.encoder_model", lambda config: nested)
+        config = LoraConfig(target_modules=["q_proj"])
+        settings = SimpleNamespace(encoder_config=None)
+        with pytest.raises(EcgError, match="train without --use_peft, or leave --train_encoder out"):
+            adapt_lora(config, settings, train_encoder=True)
+        adapt_lora(config, settings, train_encoder=False)
+        assert config.modules_to_save == ["projector"]
+
+    def test_a_trained_vit_is_resumed_and_its_best_kept(self, train, tiny_llama, tmp_path):
+        extend_ecg_llm(save_encoder(tmp_path / "vit", "EcgVit"), tiny_llama, tmp_path / "llm", prompt=PROMPT)
+        options = {"model_name_or_path": tmp_path / "llm", "train_encoder": "true"}
+        options |= {"save_strategy": "steps", "save_steps": 1}
+        best = {
+            "dataset_test_split": "validation",
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "load_best_model_at_end": "true",
+        }
+        # The worst, which is the first: the last would be there already.
+        best |= {"metric_for_best_model": "eval_loss", "greater_is_better": "true"}
+        whole = train("vit", **options)
+        resumed = train("vit-resumed", resume_from_checkpoint=whole / "checkpoint-1", **options)
+        kept = train("vit-best", **options, **best)
+        state = json.loads((kept / "checkpoint-2" / "trainer_state.json").read_text())
+        assert state["best_global_step"] == 1
+        for folder, expected in ((resumed, whole), (kept, whole / "checkpoint-1")):
+            found, wanted = (load_file(path / "model.safetensors") for path in (folder, expected))
+            assert found.keys() == wanted.keys()
+            assert [name for name, value in found.items() if not torch.equal(value, wanted[name])] == []
+
+    def test_a_checkpoint_whose_writing_was_broken_off_is_passed_over(self, train, caplog):
+        options = {"use_peft": "true", "lora_target_modules": "q_proj", "save_strategy": "steps", "save_steps": 1}
+        whole = train("killed", **options)
+        kept = load_file(whole / "adapter_model.safetensors")
+        (whole / "checkpoint-2" / "trainer_state.json").unlink()
+        train("killed", resume_from_checkpoint="true", **options)
+        assert "checkpoint-2 was passed over: it has no whole trainer_state.json" in caplog.text
+        again = load_file(whole / "adapter_model.safetensors")
+        assert kept.keys() == again.keys() and all(torch.equal(value, again[name]) for name, value in kept.items())
+        for number in (1, 2):
+            (whole / f"checkpoint-{number}" / "trainer_state.json").write_text("{")
+        with pytest.raises(EcgDataError, match="has no checkpoint to go on from"):
+            train("killed", resume_from_checkpoint="true", **options)
+        with pytest.raises(EcgDataError, match="checkpoint-2 is no checkpoint that was written to its end"):
+            train("killed", resume_from_checkpoint=whole / "checkpoint-2", **options)
+
+    def test_several_processes_take_batches_without_ecgs(self, tmp_path):
+        """DDP refuses the second step where the first left a parameter without gradient, unless it is told."""
+        model = make_ecg_llm().train()
+        training = SimpleNamespace(packing=False, padding_free=False, remove_unused_columns=True)
+        training.gradient_checkpointing_kwargs, training.ddp_find_unused_parameters = None, None
+        check_training(training, None)
+        assert training.remove_unused_columns is False
+        enable_checkpointing(model)
+        ids = torch.tensor([[5, 6, 7]])
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+        try:
+            shared = torch.nn.parallel.DistributedDataParallel(
+                model, find_unused_parameters=training.ddp_find_unused_parameters
+            )
+            for _ in range(2):
+                shared(input_ids=ids, labels=ids).loss.backward()
+            shared(
+                input_ids=torch.tensor([[5, 49, 7]]), ecg_values=ecg_values("EcgResNet", 1), labels=ids
+            ).loss.backward()
+        finally:
+            torch.distributed.destroy_process_group()
+        assert training.gradient_checkpointing_kwargs == {"use_reentrant": False}
+        for given, found in ((True, None), (False, True)):
+            training.gradient_checkpointing_kwargs = {"use_reentrant": given}
+            training.ddp_find_unused_parameters = None
+            check_training(training, None)
+            assert training.ddp_find_unused_parameters is found
 
     @pytest.mark.parametrize(
         ("options", "error", "message"),

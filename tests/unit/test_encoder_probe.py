@@ -114,6 +114,9 @@ def test_files(report, prepared):
     value = report["systems"]["encoder"]["linear"]["1"]["macro_auc"]["value"]
     assert f"| linear probe, 100 % | 160 | 5 | {value:.3f} (" in table
     assert "| linear probe, 5 % | 8, 3 draws | 5 |" in table and "| 0.500 |" in table
+    assert "C of the linear probe was chosen on the whole validation split (32 records), whatever the share" in table
+    chosen = [entry["c_chosen_on"] for entry in report["systems"]["encoder"]["linear"].values()]
+    assert chosen == [{"split": "validation", "records": 32}] * 2
     assert "| zero-shot | 0 | 5 |" in table and "Retrieval, random: 48 ECGs" in table
     for line in table.splitlines():
         if line.startswith("| "):
@@ -236,7 +239,9 @@ def test_encoders_that_cannot_be(prepared, encoder, tmp_path):
         probe_encoder(vit, prepared, tmp_path / "a.json", ProbeOptions(retrieval=True))
     # The probe itself needs no text. There is no validation split, so that C is not chosen.
     found = probe_encoder(vit, other, tmp_path / "a.json", ProbeOptions(fractions=(1.0,), **QUICK))
-    assert found["systems"]["encoder"]["linear"]["1"]["c"] == [1e-2]
+    linear = found["systems"]["encoder"]["linear"]["1"]
+    assert linear["c"] == [1e-2] and linear["c_chosen_on"] is None
+    assert "C of the linear probe is 0.01: there is no validation split" in (tmp_path / "a.md").read_text()
     changed = shutil.copytree(encoder, tmp_path / "changed")
     settings = json.loads((changed / "preprocessor_config.json").read_text())
     (changed / "preprocessor_config.json").write_text(json.dumps(settings | {"sampling_rate": 50}))

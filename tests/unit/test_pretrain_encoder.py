@@ -9,6 +9,7 @@ from labelled_ecgs import prepare_labelled
 from torch import nn
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.evaluation.system_table import seconds_per_step
 from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.contrastive_ecg import contrastive_loss
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, EncoderError
@@ -306,9 +307,48 @@ def test_a_broken_off_training_goes_on_bit_for_bit(name, prepared, tmp_path, mon
     report = train(prepared, broken, texts=texts_kind, resume=True, **given)
     assert report["steps"] == 4
     assert_same_weights(weights(whole), weights(broken))
-    assert [entry for entry in history(broken) if "train_runtime" not in entry] == [
-        entry for entry in history(whole) if "train_runtime" not in entry
-    ]
+    first, second = (
+        [
+            {name: value for name, value in entry.items() if name != "eval_runtime"}
+            for entry in history(folder)
+            if "train_runtime" not in entry
+        ]
+        for folder in (broken, whole)
+    )
+    assert first == second
+
+
+def test_a_checkpoint_whose_writing_was_broken_off_is_passed_over(prepared, tmp_path, caplog):
+    folder, given = tmp_path / "out", {"schedule": "constant", "learning_rate": 1e-3}
+    train(prepared, folder, **given)
+    kept = weights(folder)
+    (folder / "checkpoint-2" / "trainer_state.json").unlink()
+    assert train(prepared, folder, resume=True, **given)["steps"] == 2
+    assert "checkpoint-2 was passed over: it has no whole trainer_state.json" in caplog.text
+    assert_same_weights(kept, weights(folder))
+    for number in (1, 2):
+        (folder / f"checkpoint-{number}" / "trainer_state.json").write_text('{"epoch":')
+    with pytest.raises(EcgDataError, match="no checkpoint to go on from; leave --resume out"):
+        train(prepared, folder, resume=True, **given)
+    # What was killed at its first checkpoint is begun again, and nothing has to be deleted for it.
+    (folder / "training_log.json").unlink()
+    assert train(prepared, folder, **given)["steps"] == 2
+
+
+def test_the_time_of_validation_is_no_time_of_training(prepared, tmp_path):
+    train(prepared, tmp_path / "out")
+    log = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    spent = [entry["eval_runtime"] for entry in log["history"] if "eval_loss" in entry]
+    (total,) = [entry["train_runtime"] for entry in log["history"] if "train_runtime" in entry]
+    assert len(spent) == 2 and all(0 < one < total for one in spent)
+    assert seconds_per_step(log) == pytest.approx((total - sum(spent)) / 2)
+
+
+def test_fewer_validation_ecgs_than_processes_are_refused(prepared, tmp_path, monkeypatch):
+    """Of 32 ECGs to validate on, 40 processes have not one each; the 160 to train on would do."""
+    monkeypatch.setattr(module.TrainingArguments, "world_size", property(lambda self: 40))
+    with pytest.raises(EcgDataError, match="there are 32 ECGs to validate on, fewer than the 40 processes"):
+        train(prepared, tmp_path / "out", batch_size=2)
 
 
 def test_ecgs_of_other_splits_are_never_trained_on(tmp_path, monkeypatch):

@@ -68,3 +68,17 @@ def test_parameters(tmp_path):
     assert count_parameters(model)["trainable"] == 15
     path = write_training_log(tmp_path, HISTORY, {}, model=model)
     assert json.loads(path.read_text())["parameters"] == {"trainable": 15, "all": 31}
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
+def test_parameters_under_peft_are_counted_once():
+    """A module that is trained whole has a copy, and its original is no part of what runs."""
+    from peft import LoraConfig, get_peft_model
+    from tiny_ecg_llm import make_language_model
+
+    model = make_language_model()
+    before = count_parameters(model)["all"]
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["model.norm"], trainable_token_indices=[5, 6])
+    adapted = get_peft_model(model, config)
+    lora, tokens = 2 * 2 * (2 * 32), 2 * 32  # two layers of rank 2, two rows
+    assert count_parameters(adapted) == {"trainable": lora + tokens + 32, "all": before + lora + tokens}
