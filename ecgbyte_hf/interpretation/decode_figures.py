@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from ecgbyte_hf.interpretation.decoding import Decoding, measure_decoding
 from ecgbyte_hf.interpretation.figures import ShownSignal, clinical_order, recorded_signal
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError
 from ecgbyte_hf.models.leads_ecg_byte import order_leads
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # All in mm. 25 mm for a second, as on paper, where the figure is not too narrow or too wide by that.
 _LEFT, _RIGHT, _HEAD, _FOOT = 20.0, 18.0, 28.0, 14.0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgbyte_hf.interpretation.figures import ShownSignal, cleaned_signal
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 
 @dataclass(frozen=True)

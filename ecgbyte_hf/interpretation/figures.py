@@ -7,14 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, LeadError, SamplingRateError, SignalError
 from ecgbyte_hf.models.inputs_ecg_byte import as_signal
 from ecgbyte_hf.models.leads_ecg_byte import CLINICAL_LEADS, canonical_lead_name
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 150

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgbyte_hf.interpretation.figures import cleaned_signal
 from ecgbyte_hf.interpretation.paper import BAND_GRID, Cell, EcgPaper, PaperStyle
 from ecgbyte_hf.interpretation.token_colours import is_same_colour, token_colour
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # Below each trace, in mm: the bar with the tokens' colours and numbers, and the strip that changes its shade at every
 # token.

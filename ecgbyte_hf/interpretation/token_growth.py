@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgbyte_hf.interpretation.token_colours import token_colour
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, VocabularyError
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
+
+if TYPE_CHECKING:
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # All in mm.
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 200.0, 20.0, 6.0, 13.0
@@ -48,7 +50,7 @@ def growth_levels(index: int, tokenizer: EcgByteTokenizer, *, max_levels: int = 
         EcgDataError: not even one level is wanted.
 
     Example:
-        >>> from ecgbyte_hf import EcgCalibration
+        >>> from ecgbyte_hf import EcgByteTokenizer, EcgCalibration
         >>> calibration = EcgCalibration("percentile", -1.0, 1.0)
         >>> tokenizer = EcgByteTokenizer(merges=[(3, 3), (26, 4)], calibration=calibration)
         >>> [[part.index for part in level] for level in growth_levels(27, tokenizer)]

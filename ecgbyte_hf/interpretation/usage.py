@@ -13,11 +13,11 @@ import numpy as np
 
 import rust_bpe
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 from ecgbyte_hf.provenance import provenance
 
 if TYPE_CHECKING:
     from ecgbyte_hf.data.prepared import PreparedData
+    from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
 # Records that one call of the core encodes: 15 MB of 12 x 2500 float32.
 _BATCH = 128
