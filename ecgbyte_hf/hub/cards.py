@@ -365,6 +365,7 @@ def _facts(kind: str, found: CardSources, files: DataSetFiles | None) -> dict[st
     if kind == "language_model":
         adapter = read_object(found.folder / "adapter_config.json")
         facts |= {"prompt": found.prompt(), "adapter": adapter, **_training(found, "sft")}
+        facts |= {"has_encoder": found.has_encoder, "config": read_object(found.folder / "config.json") or {}}
         facts |= {"evaluation": _evaluation(found), "eval_results": eval_result_entries(found.folder)}
     return facts
 
