@@ -46,6 +46,7 @@ class PushOptions:
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
         rewrite_card: Write README.md anew where there is one.
+        base_model: For the card of a language model: the model on the Hub that it began as.
     """
 
     kind: str = "auto"
@@ -58,6 +59,7 @@ class PushOptions:
     ecg: str | Path | None = None
     dropped_columns: Sequence[str] = ()
     rewrite_card: bool = False
+    base_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def push_folder(
         EcgHubError: the folder must not be published as it is, with every reason as a line; or the Hub refuses it.
     """
     options = options or PushOptions()
-    for name in filter(None, (repo_id, options.base)):
+    for name in filter(None, (repo_id, options.base, options.base_model)):
         if not is_repo_id(name):
             raise EcgHubError(f"{name} is no name on the Hub, expected USER/NAME")
     if options.kind not in ("auto", *REPO_TYPES):
@@ -187,14 +189,19 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
     card = stage.folder / CARD
     is_there = card.is_file()
     is_stale = is_there and _is_stale(source)
-    if not is_there or options.rewrite_card or _is_machine_made(card, is_stale=is_stale):
+    if (
+        not is_there
+        or options.rewrite_card
+        or _is_machine_made(card, is_stale=is_stale or bool(options.dropped_columns))
+    ):
         cards = _card_writer()
         if cards is None:
             if not is_there:
                 stage.problems.append(f"{CARD} is missing: say there what it is, how it was made and its licence")
             return
+        said = _said_before(stage, card, cards, options)
         card.unlink(missing_ok=True)
-        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, license=options.license)
+        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
         stage.notes.append(f"{CARD} was written")
     elif is_stale:
         stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
@@ -202,11 +209,26 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
     if options.license and not metadata.get("license"):
         _state_license(stage, card, options.license)
         metadata = _card_metadata(card, stage)
+    if options.base_model not in (None, metadata.get("base_model")):
+        stage.problems.append(f"{CARD} does not name --base-model {options.base_model}; --rewrite-card writes it anew")
     stage.problems += _license_problems(stage, metadata, _data_of(stage, source))
     if options.license and metadata.get("license") not in (None, options.license):
         stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
     if stage.kind == "dataset":
         stage.problems += _config_problems(stage, metadata)
+
+
+def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> dict[str, Any]:
+    """What the user says of a new card, or said of the one that it replaces where that is ours."""
+    has_own_card = getattr(cards, "has_own_card", None)
+    is_ours = card.is_file() and has_own_card is not None and not has_own_card(card)
+    is_ours = is_ours and _MACHINE_MADE not in card.read_text(encoding="utf-8")
+    noted = _card_metadata(card, stage) if is_ours else {}
+    said: dict[str, Any] = {"license": options.license or noted.get("license")}
+    names = ("license_name", "license_link") if said["license"] == noted.get("license") else ()
+    said |= {name: noted[name] for name in names if noted.get(name)}
+    base_model = options.base_model or noted.get("base_model")
+    return said | ({"base_model": base_model} if isinstance(base_model, str) else {})
 
 
 def _state_license(stage: Stage, card: Path, license_id: str) -> None:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.ecg_parts import note_base
 from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder, without_tokens
-from ecgbyte_hf.hub.cards import render_card
+from ecgbyte_hf.hub.cards import render_card, write_card
 from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
 from ecgbyte_hf.hub.private_data import local_paths, scrubbed_json, shortened, table_problems, without_columns
 from ecgbyte_hf.hub.push import PushOptions, _check_base, _complete_card, push_folder
@@ -48,7 +49,7 @@ def problems_of(folder: Path, **options) -> str:
 def push_staged(folder: Path, options: PushOptions):
     """A folder as it would be published, with its card."""
     with tempfile.TemporaryDirectory() as place:
-        stage = stage_folder(folder, Path(place), "dataset")
+        stage = stage_folder(folder, Path(place), "dataset", dropped_columns=options.dropped_columns)
         _complete_card(stage, folder, "someone/x", options)
         yield stage
 
@@ -626,6 +627,41 @@ class TestCards:
         with push_staged(rows, PushOptions(license="mit")) as stage:
             assert (stage.folder / "README.md").read_text() == "---\nlicense: mit\ntags: [x]\n---\n# Mine\n"
         assert (rows / "README.md").read_text() == "---\ntags: [x]\n---\n# Mine\n"
+
+    def test_ours_tells_what_goes_out(self, rows):
+        write_table(rows / "train.parquet", ecg_id=[1], patient_id=["7"])
+        (rows / "README.md").unlink()
+        write_card(rows, repo_id="someone/x", license="cc-by-4.0")
+        assert "patient_id" in (rows / "README.md").read_text()
+        with push_staged(rows, PushOptions(dropped_columns=("patient_id",))) as stage:
+            card = (stage.folder / "README.md").read_text()
+        assert "patient_id" not in card and "license: cc-by-4.0" in card
+
+    def test_of_a_whole_model_names_what_it_began_as(self, llm):
+        (llm / "README.md").unlink()
+        note_base(llm, "someone/llama")
+        assert "base_model: someone/llama" in render_card(llm)
+        push_folder(llm, "someone/x", PushOptions(base_model="someone/other"), dry_run=True)
+        with_card(llm)
+        text = problems_of(llm, base_model="someone/other")
+        assert "README.md does not name --base-model someone/other; --rewrite-card" in text
+
+    def test_extending_a_model_notes_its_base(self, small_llm, small_prepared, small_ecg_byte, tmp_path):
+        from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+        from ecgbyte_hf.training.extend_llm import extend_llm
+
+        base = shutil.copytree(small_prepared.folder.with_name("tiny-llama"), tmp_path / "base")
+        note_base(base, "someone/llama")
+        extend_llm(str(base), EcgByteProcessor.from_pretrained(small_ecg_byte), tmp_path / "llm")
+        assert "base_model: someone/llama" in render_card(tmp_path / "llm")
+
+    def test_the_base_is_noted_from_folder_to_folder(self, tmp_path):
+        first, second = tmp_path / "first", tmp_path / "second"
+        note_base(first, "someone/llama", "abc")
+        note_base(second, first)
+        assert json.loads((second / "extend.json").read_text()) == {"base_model": "someone/llama", "revision": "abc"}
+        note_base(second, tmp_path)  # that has none
+        assert not (second / "extend.json").exists()
 
     def test_a_place_on_this_machine(self, rows):
         with_card(rows, CARD + "Trained on /home/ann/secret/ptb-xl.\n")
