@@ -12,7 +12,7 @@ from typing import Any
 
 Command = Callable[[argparse.Namespace], int]
 Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
-_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png")
+_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png", "extend.json")
 # As in `hub/kinds.py`.
 KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
 
@@ -46,6 +46,7 @@ def add_commands(add: Adder) -> None:
     )
     model = command.add_argument_group("language models")
     model.add_argument("--base", metavar="USER/NAME", help="where an adapter's extended base model is on the Hub")
+    model.add_argument("--base-model", metavar="USER/NAME", help="for the card: the model on the Hub that it began as")
     model.add_argument("--base-revision", metavar="COMMIT", help="of --base")
     model.add_argument("--merge", action="store_true", help="push an adapter and its base as one whole model")
     model.add_argument("--ecg", metavar="DIR", help="folder or USER/NAME with the ecg_byte/ of a model that has none")
@@ -94,6 +95,7 @@ def _push_folder(options: argparse.Namespace, folder: str | Path) -> int:
         ecg=options.ecg,
         dropped_columns=tuple(options.drop_columns),
         rewrite_card=options.rewrite_card,
+        base_model=options.base_model,
     )
     pushed = push_folder(folder, options.repo_id, chosen, dry_run=options.dry_run)
     for name, size in pushed.sizes.items():

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
+from ecgbyte_hf.data.hub_folder import is_repo_id
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, EcgPrompt
-from ecgbyte_hf.provenance import read_object
+from ecgbyte_hf.provenance import read_object, write_json
+
+#: Names the model on the Hub that a language model began as, for its card; not there where that was a folder.
+EXTEND_FILE = "extend.json"
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,21 @@ def save_parts(model_dir: str | Path, processor: Any, prompt: EcgPrompt) -> Path
     processor.save_pretrained(folder)
     prompt.save(folder)
     return folder
+
+
+def note_base(folder: str | Path, base: str | Path, revision: str | None = None) -> None:
+    """Note which model on the Hub a language model began as; of a base that was a folder, what that folder notes.
+
+    Args:
+        folder: Of the new model.
+        base: What it was made of, a folder or a name on the Hub.
+        revision: Of `base` on the Hub.
+    """
+    if Path(base).exists():
+        noted = read_object(Path(base) / EXTEND_FILE)
+    else:
+        noted = {"base_model": str(base), "revision": revision} if is_repo_id(str(base)) else None
+    if noted is None:
+        (Path(folder) / EXTEND_FILE).unlink(missing_ok=True)
+    else:
+        write_json(Path(folder) / EXTEND_FILE, noted)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE, read_ecg_byte_file
@@ -111,7 +112,14 @@ class CardSources:
             content = read_object(place / PREPROCESSOR_FILE)
             if content and "profile" in content:
                 return content
-        return None
+        # A model with an encoder keeps its cleaning in its processor's file.
+        inner = (read_object(self.folder / "processor_config.json") or {}).get("feature_extractor")
+        return inner if isinstance(inner, dict) and "profile" in inner else None
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether a language model reads ECGs through an encoder."""
+        return EcgParts.at(self.folder).has_encoder
 
     def prompt(self) -> dict[str, Any] | None:
         """Wording and budget of a language model's prompts."""

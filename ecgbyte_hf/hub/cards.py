@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, made_with
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
@@ -313,7 +314,8 @@ def _encoder_metadata(found: CardSources, options: CardOptions, files: None) -> 
 def _language_model_metadata(found: CardSources, options: CardOptions, files: None) -> dict[str, Any]:
     adapter = read_object(found.folder / "adapter_config.json")
     stored = (adapter or {}).get("base_model_name_or_path")
-    base = options.base_model or (stored if is_hub_name(stored) else None)
+    began_as = (read_object(found.folder / EXTEND_FILE) or {}).get("base_model") if adapter is None else None
+    base = options.base_model or next(filter(is_hub_name, (stored, began_as)), None)
     made: dict[str, Any] = {
         "library_name": "transformers" if adapter is None else "peft",
         "pipeline_tag": "text-generation",
@@ -365,6 +367,7 @@ def _facts(kind: str, found: CardSources, files: DataSetFiles | None) -> dict[st
     if kind == "language_model":
         adapter = read_object(found.folder / "adapter_config.json")
         facts |= {"prompt": found.prompt(), "adapter": adapter, **_training(found, "sft")}
+        facts |= {"has_encoder": found.has_encoder, "config": read_object(found.folder / "config.json") or {}}
         facts |= {"evaluation": _evaluation(found), "eval_results": eval_result_entries(found.folder)}
     return facts
 

@@ -93,10 +93,17 @@ class DataSetFiles:
             parts = self._of(name)
             if any(not part.schema.equals(parts[0].schema) for part in parts):
                 raise EcgDataError(f"the splits of {name!r} have different columns; write them by one command")
+            try:
+                features = Features.from_arrow_schema(parts[0].schema)._to_yaml_list()
+            except (ValueError, TypeError, NotImplementedError) as error:
+                raise EcgDataError(
+                    f"{name!r} has a column that `datasets` does not read ({' '.join(str(error).split())}); write it "
+                    "as text, numbers, lists or structures"
+                ) from error
             made.append(
                 {
                     "config_name": name,
-                    "features": Features.from_arrow_schema(parts[0].schema)._to_yaml_list(),
+                    "features": features,
                     "splits": [
                         {"name": part.name, "num_bytes": part.plain_bytes, "num_examples": part.rows} for part in parts
                     ],

@@ -11,6 +11,9 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
 #: Kind -> what the Hub calls such a repository.
 REPO_TYPES = {"tokenizer": "model", "dataset": "dataset", "encoder": "model", "language_model": "model"}
 
+#: `model_type` of the models with an encoder in front of the language model.
+TWO_STAGE = "ecg_llm"
+
 
 def kind_of(folder: str | Path) -> str:
     """The kind of a folder, one of `REPO_TYPES`.
@@ -54,6 +57,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EcgHubError(f"{path}: got {type(content).__name__}, expected an object; make it anew")
     return content
+
+
+def is_two_stage(folder: str | Path) -> bool:
+    """Whether it is a model with an encoder in front of the language model, or an adapter of one.
+
+    An adapter is one by its processor, or by its base where that is a folder here.
+    """
+    folder = Path(folder)
+    if read_json(folder / "config.json").get("model_type") == TWO_STAGE:
+        return True
+    if read_json(folder / "processor_config.json").get("processor_class") == "EcgLlmProcessor":
+        return True
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    return isinstance(base, str) and read_json(Path(base) / "config.json").get("model_type") == TWO_STAGE
 
 
 def _encoder_types() -> set[str]:

@@ -14,10 +14,13 @@ import yaml
 
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
-from ecgbyte_hf.hub.self_contained import missing_parts
-from ecgbyte_hf.hub.staging import CARD, Stage, stage_folder
-from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
+from ecgbyte_hf.hub.card_sources import CardSources
+from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of, read_json
+from ecgbyte_hf.hub.private_data import has_mimic_columns
+from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
+from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
+from ecgbyte_hf.hub.staging import CARD, Stage, source_of, stage_folder
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgHubError
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
@@ -43,6 +46,7 @@ class PushOptions:
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
         rewrite_card: Write README.md anew where there is one.
+        base_model: For the card of a language model: the model on the Hub that it began as.
     """
 
     kind: str = "auto"
@@ -55,6 +59,7 @@ class PushOptions:
     ecg: str | Path | None = None
     dropped_columns: Sequence[str] = ()
     rewrite_card: bool = False
+    base_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def push_folder(
         EcgHubError: the folder must not be published as it is, with every reason as a line; or the Hub refuses it.
     """
     options = options or PushOptions()
-    for name in filter(None, (repo_id, options.base)):
+    for name in filter(None, (repo_id, options.base, options.base_model)):
         if not is_repo_id(name):
             raise EcgHubError(f"{name} is no name on the Hub, expected USER/NAME")
     if options.kind not in ("auto", *REPO_TYPES):
@@ -143,7 +148,7 @@ def push_folder(
             ecg=None if options.ecg is None else _ecg_folder(options.ecg),
             dropped_columns=options.dropped_columns,
         )
-        stage.problems += missing_parts(kind, stage.files)
+        stage.problems += [*missing_parts(kind, stage.files), *_base_problems(stage, source, options)]
         if not stage.problems:
             _complete_card(stage, source, repo_id, options)
         if stage.problems:
@@ -155,6 +160,27 @@ def push_folder(
         return made if dry_run else _upload(stage, made, options, api)
 
 
+def _base_problems(stage: Stage, source: Path, options: PushOptions) -> list[str]:
+    """`runs/llama-ecg` looks like a name on the Hub, and is a folder where the adapter was trained."""
+    base = _effective_base(stage)
+    if base is None or options.base is not None or not is_repo_id(base) or Path(base).exists():
+        return []  # of a folder that is seen from here the check of the parts tells
+    here = source.resolve()
+    if not any((place / base).exists() for place in (here, *here.parents)):
+        return []
+    return [
+        f"the adapter's base {base!r} is a folder here: push that extended base first and give --base USER/BASE, or "
+        "push one whole model with --merge"
+    ]
+
+
+def _effective_base(stage: Stage) -> str | None:
+    """The base that the published adapter names."""
+    config = stage.files.get("adapter_config.json")
+    base = None if config is None else read_json(config).get("base_model_name_or_path")
+    return base if isinstance(base, str) else None
+
+
 def _ecg_folder(place: str | Path) -> Path:
     return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=[f"{ECG_SUBFOLDER}/*"])
 
@@ -163,22 +189,89 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
     card = stage.folder / CARD
     is_there = card.is_file()
     is_stale = is_there and _is_stale(source)
-    if not is_there or options.rewrite_card or _is_machine_made(card, is_stale=is_stale):
+    if (
+        not is_there
+        or options.rewrite_card
+        or _is_machine_made(card, is_stale=is_stale or bool(options.dropped_columns))
+    ):
         cards = _card_writer()
         if cards is None:
             if not is_there:
                 stage.problems.append(f"{CARD} is missing: say there what it is, how it was made and its licence")
             return
+        said = _said_before(stage, card, cards, options)
         card.unlink(missing_ok=True)
-        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, license=options.license)
+        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
         stage.notes.append(f"{CARD} was written")
     elif is_stale:
         stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
     metadata = _card_metadata(card, stage)
+    if options.license and not metadata.get("license"):
+        _state_license(stage, card, options.license)
+        metadata = _card_metadata(card, stage)
+    if options.base_model not in (None, metadata.get("base_model")):
+        stage.problems.append(f"{CARD} does not name --base-model {options.base_model}; --rewrite-card writes it anew")
+    stage.problems += _license_problems(stage, metadata, _data_of(stage, source))
     if options.license and metadata.get("license") not in (None, options.license):
         stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
     if stage.kind == "dataset":
         stage.problems += _config_problems(stage, metadata)
+
+
+def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> dict[str, Any]:
+    """What the user says of a new card, or said of the one that it replaces where that is ours."""
+    has_own_card = getattr(cards, "has_own_card", None)
+    is_ours = card.is_file() and has_own_card is not None and not has_own_card(card)
+    is_ours = is_ours and _MACHINE_MADE not in card.read_text(encoding="utf-8")
+    noted = _card_metadata(card, stage) if is_ours else {}
+    said: dict[str, Any] = {"license": options.license or noted.get("license")}
+    names = ("license_name", "license_link") if said["license"] == noted.get("license") else ()
+    said |= {name: noted[name] for name in names if noted.get(name)}
+    base_model = options.base_model or noted.get("base_model")
+    return said | ({"base_model": base_model} if isinstance(base_model, str) else {})
+
+
+def _state_license(stage: Stage, card: Path, license_id: str) -> None:
+    """Write the licence into a card that names none."""
+    text = card.read_text(encoding="utf-8")
+    parts = text.split("---\n", 2)
+    if len(parts) == 3 and not parts[0].strip():
+        lines = [line for line in parts[1].splitlines(keepends=True) if not line.startswith("license:")]
+        text = f"---\nlicense: {license_id}\n{''.join(lines)}---\n{parts[2]}"
+    else:
+        text = f"---\nlicense: {license_id}\n---\n\n{text}"
+    card.unlink()  # a link would be written through
+    card.write_text(text, encoding="utf-8")
+    stage.notes.append(f"{CARD}: the licence {license_id} was written into it")
+
+
+def _data_of(stage: Stage, source: Path) -> tuple[SourceData, ...]:
+    """The data sets that it was made of, by the reports in the folder and by the tables' columns."""
+    named = {*CardSources.find(stage.folder).sources, source_of(source)}
+    if any(name.endswith(".parquet") and has_mimic_columns(path) for name, path in stage.files.items()):
+        named.add("mimic_iv_ecg")
+    return tuple(dict.fromkeys(one for name in sorted(named) for one in source_data(name)))
+
+
+def _license_problems(stage: Stage, metadata: dict[str, Any], data: tuple[SourceData, ...]) -> list[str]:
+    """What was made of MIMIC-IV-ECG goes out with a licence that was chosen; rows of it with the database's own."""
+    if not any(one.license_id == "odbl" for one in data):
+        return []
+    stated = metadata.get("license")
+    if not stated:
+        choice = "give --license odbl" if stage.kind == "dataset" else "choose one and give --license"
+        return [f"{CARD} names no licence, and it is made of MIMIC-IV-ECG (ODbL 1.0): {choice}"]
+    if stage.kind != "dataset":
+        stage.notes.append(
+            f"made of MIMIC-IV-ECG (ODbL 1.0), published as {stated}: name the database and its licence in {CARD}"
+        )
+        return []
+    try:
+        for one in _as_list(stated):
+            data_set_license(data, str(one))
+    except EcgDataError as error:
+        return [f"{CARD}: {error}"]
+    return []
 
 
 def _card_writer() -> Any:
@@ -248,7 +341,7 @@ def _upload(stage: Stage, made: Pushed, options: PushOptions, api: Any) -> Pushe
     api = api or HfApi()
     repo: dict[str, Any] = {"repo_id": made.repo_id, "repo_type": REPO_TYPES[made.kind]}
     with hub_errors(**repo, revision=options.revision):
-        _check_base(api, options)
+        _check_base(api, stage, options)
         url = api.create_repo(**repo, private=options.private or None, exist_ok=True)
         if options.private and not api.repo_info(**repo).private:
             raise EcgHubError(f"{made.repo_id} is public already; make it private on its page, or leave --private out")
@@ -265,14 +358,33 @@ def _upload(stage: Stage, made: Pushed, options: PushOptions, api: Any) -> Pushe
     return Pushed(made.kind, made.repo_id, made.sizes, made.left_out, made.notes, str(url), commit)
 
 
-def _check_base(api: Any, options: PushOptions) -> None:
-    """An adapter is of no use without its base, and that must be the extended one."""
-    if options.base is None:
+def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
+    """An adapter is of no use without its base, and that must be the extended one.
+
+    Raises:
+        EcgHubError: the Hub has no such model, or one without the adapter's ECG tokens or its encoder.
+    """
+    base = _effective_base(stage)
+    if base is None:
         return
-    with hub_errors(options.base, revision=options.base_revision):
-        names = api.list_repo_files(options.base, revision=options.base_revision)
-    if "config.json" not in names:
-        raise EcgHubError(f"{options.base} holds no config.json, so it is no base model of an adapter")
+    revision = options.base_revision or read_json(stage.files["adapter_config.json"]).get("revision")
+    with hub_errors(base, revision=revision):
+        names = api.list_repo_files(base, revision=revision)
+        if "config.json" not in names:
+            raise EcgHubError(f"{base} holds no config.json, so it is no base model of an adapter")
+        wanted = "config.json" if has_encoder(stage.files) else "tokenizer.json"
+        found = Path(api.hf_hub_download(base, wanted, revision=revision)) if wanted in names else None
+    if wanted == "config.json" and found is not None:
+        is_extended = read_json(found).get("model_type") == TWO_STAGE
+    else:
+        own = ecg_tokens(stage.files[wanted])
+        is_extended = found is not None and own <= ecg_tokens(found)
+    if not is_extended:
+        lacking = "encoder" if wanted == "config.json" else "such ECG tokens"
+        raise EcgHubError(
+            f"{base} is not the base that the adapter was trained on: it has no {lacking}; "
+            "push the extended base first and name it with --base"
+        )
 
 
 def _check_upload(api: Any, repo: dict[str, Any], commit: str, stage: Stage) -> None:

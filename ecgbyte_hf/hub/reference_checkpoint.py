@@ -27,6 +27,7 @@ or on the list of those that hold nothing a model needs; any other is an error.
 from __future__ import annotations
 
 import hashlib
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,12 @@ HARMLESS = (
     r"(^|\.)resnet\.linear\.(weight|bias)$",
 )
 _NAMED_IN_ERRORS = 10
+# What `torch.save` writes of tensors. The reader of torch admits more, among it `bytearray`, which makes as many bytes
+# as it is told.
+_TENSOR_GLOBALS = re.compile(
+    r"torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)|torch \w+Storage|torch\.storage \w+|"
+    r"collections OrderedDict"
+)
 
 
 @dataclass
@@ -112,6 +119,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise EcgFileError(f"{where}: no such file; give the best_model.pth that the paper's code wrote")
     _check_archive(path)
+    _check_globals(path)
     content = _load(path)
     epoch = content.get("epoch") if isinstance(content, dict) else None
     state = _state_of(content, where)
@@ -177,6 +185,34 @@ def _check_archive(path: Path) -> None:
         )
 
 
+def _check_globals(path: Path) -> None:
+    """Refuse a pickle that asks for anything but tensors, before anything reads it."""
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    try:
+        asked = next(filter(None, map(_refused, pickletools.genops(content))), None)
+    except Exception as error:  # on damaged opcodes `pickletools` raises ValueError, IndexError and others
+        raise _no_tensors(path, type(error).__name__) from error
+    if asked is not None:
+        raise _no_tensors(path, f"the pickle in it asks for {asked}")
+
+
+def _refused(operation: tuple[Any, Any, Any]) -> str | None:
+    """What an operation of a pickle asks for that no tensor needs."""
+    code, argument, _ = operation
+    if code.name == "GLOBAL":
+        return None if _TENSOR_GLOBALS.fullmatch(argument) else str(argument).replace(" ", ".")[:200]
+    is_other = code.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+    return f"{code.name} {argument or ''}".strip().replace(" ", ".", 2)[:200] if is_other else None
+
+
+def _no_tensors(path: Path, what: str) -> EcgFileError:
+    return EcgFileError(
+        f"{path}: not a checkpoint of tensors only ({what}). Nothing of it was run; do not open it with other "
+        "programs, and copy or download it again if it should be one"
+    )
+
+
 def _load(path: Path) -> Any:
     import torch
 
@@ -190,10 +226,7 @@ def _load(path: Path) -> Any:
             r"[Uu]nsupported (?:class|operand|global) (\S+)", str(error)
         )
         what = f"the pickle in it asks for {asked[1]}" if asked else type(error).__name__
-        raise EcgFileError(
-            f"{path}: not a checkpoint of tensors only ({what}). Nothing of it was run; do not open it with other "
-            "programs, and copy or download it again if it should be one"
-        ) from error
+        raise _no_tensors(path, what) from error
 
 
 def _state_of(content: Any, where: str) -> dict[str, torch.Tensor]:

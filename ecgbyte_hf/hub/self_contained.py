@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.hub_folder import is_repo_id
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
-from ecgbyte_hf.hub.kinds import read_json
+from ecgbyte_hf.hub.kinds import TWO_STAGE, read_json
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 
 #: Files that a repository gets, by their names there.
@@ -23,8 +23,6 @@ _TOKENIZER_FILES = {
     "config.json": "what AutoTokenizer finds the tokenizer by",
     "tokenizer_config.json": "the tokenizer's class and special tokens",
 }
-# Of the models with an encoder in front of the language model.
-_TWO_STAGE = "ecg_llm"
 _PROMPT = "the wording of prompts and their length budget"
 _RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
 _ECG_TOKEN = re.compile(r"<\|ecg_\d+\|>")
@@ -75,6 +73,8 @@ def _dataset_problems(files: Files) -> list[str]:
 
 def _encoder_problems(files: Files) -> list[str]:
     problems = _weights_problems(files, "model")
+    if "config.json" not in files:
+        return [*problems, "config.json is missing: the encoder's shape; save the model by save_pretrained"]
     preprocessor = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
     if not {"feature_extractor_type", "image_processor_type"} & set(preprocessor):
         problems.append(
@@ -91,8 +91,6 @@ def _encoder_problems(files: Files) -> list[str]:
 def _language_model_problems(files: Files) -> list[str]:
     is_adapter = "adapter_config.json" in files
     problems = _weights_problems(files, "adapter_model" if is_adapter else "model")
-    if "config.json" in files and read_json(files["config.json"]).get("model_type") == _TWO_STAGE:
-        return [*problems, *_two_stage_problems(files)]
     if is_adapter:
         base = read_json(files["adapter_config.json"]).get("base_model_name_or_path")
         if not isinstance(base, str) or not is_repo_id(base) or Path(base).exists():
@@ -100,6 +98,10 @@ def _language_model_problems(files: Files) -> list[str]:
                 f"the adapter's base {PurePosixPath(str(base)).name!r} is a folder here: push that extended base "
                 "first and give --base USER/BASE, or push one whole model with --merge"
             )
+    if has_encoder(files):
+        return [*problems, *_two_stage_problems(files)]
+    if not is_adapter and "config.json" not in files:
+        problems.append("config.json is missing: the model's shape; save the model by save_pretrained")
     if not {"tokenizer.json", "tokenizer_config.json"} <= set(files):
         problems.append("tokenizer.json or tokenizer_config.json is missing: the language model's own tokenizer")
     prefix = f"{ECG_SUBFOLDER}/"
@@ -115,15 +117,28 @@ def _language_model_problems(files: Files) -> list[str]:
     return [*problems, *_prompt_problems(files, prefix)]
 
 
+def has_encoder(files: Files) -> bool:
+    """Whether files are those of a model with an encoder in front of the language model, or of its adapter."""
+    config = read_json(files["config.json"]) if "config.json" in files else {}
+    processor = read_json(files["processor_config.json"]) if "processor_config.json" in files else {}
+    return config.get("model_type") == TWO_STAGE or processor.get("processor_class") == "EcgLlmProcessor"
+
+
 def _two_stage_problems(files: Files) -> list[str]:
     """An encoder in front of a language model: its processor cleans recordings and writes prompts."""
     problems = []
-    if not {"processor_config.json", "preprocessor_config.json"} & set(files):
+    if "processor_config.json" not in files:
         problems.append("processor_config.json is missing: how recordings and questions become the model's input")
-    if "tokenizer.json" not in files:
-        problems.append("tokenizer.json is missing: the language model's own tokenizer")
-    if "auto_map" not in read_json(files["config.json"]):
+    if not {"tokenizer.json", "tokenizer_config.json"} <= set(files):
+        problems.append("tokenizer.json or tokenizer_config.json is missing: the language model's own tokenizer")
+    if "config.json" in files and "auto_map" not in read_json(files["config.json"]):
         problems.append("config.json has no auto_map; save the model by save_pretrained")
+    if PROMPT_FILE not in files:
+        return [*problems, f"{PROMPT_FILE} is missing: {_PROMPT}; name the base's folder with --ecg"]
+    try:
+        EcgPrompt.load(files[PROMPT_FILE].parent)
+    except EcgError as error:
+        problems.append(f"{PROMPT_FILE} does not load: {error}")
     return problems
 
 
@@ -134,13 +149,18 @@ def _prompt_problems(files: Files, prefix: str) -> list[str]:
         return [f"{prefix}{PROMPT_FILE} does not load: {error}"]
     if "tokenizer.json" not in files:
         return []
-    known = len(set(_ECG_TOKEN.findall(files["tokenizer.json"].read_text(encoding="utf-8"))))
+    known = len(ecg_tokens(files["tokenizer.json"]))
     from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET, read_ecg_byte_file
 
     wanted = len(ALPHABET) + len(read_ecg_byte_file(files[f"{prefix}ecg_byte.json"])["merges"])
     if known != wanted:
         return [f"tokenizer.json knows {known} ECG tokens and {prefix}ecg_byte.json has {wanted}: of different models"]
     return []
+
+
+def ecg_tokens(tokenizer: Path) -> set[str]:
+    """The ECG tokens that a `tokenizer.json` knows."""
+    return set(_ECG_TOKEN.findall(tokenizer.read_text(encoding="utf-8")))
 
 
 def _weights_problems(files: Files, stem: str) -> list[str]:

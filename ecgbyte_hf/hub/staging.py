@@ -10,34 +10,58 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.kinds import read_json
-from ecgbyte_hf.hub.private_data import has_token, local_paths, scrubbed_json, table_problems, without_columns
+import pyarrow.parquet as pq
+
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.hub.kinds import is_two_stage, read_json
+from ecgbyte_hf.hub.private_data import (
+    has_token,
+    local_paths,
+    scrubbed_json,
+    table_notes,
+    table_problems,
+    without_columns,
+)
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 
 CARD = "README.md"
 # What a repository of any kind may hold. Anything else is left out with a message, rather than published unseen.
 _WELCOME = (
-    "README.md LICENSE* NOTICE* CITATION.cff *.json *.jinja merges.txt vocab.txt *.model *.png *.svg *.pdf "
+    "README.md LICENSE* NOTICE* CITATION.cff *.jinja merges.txt vocab.txt *.model *.png *.svg *.pdf "
     ".eval_results/*.yaml"
 ).split()
 _OF_KIND = {
-    "tokenizer": [],
-    "dataset": ["*.parquet"],
-    "encoder": ["*.safetensors", "*.py"],
-    "language_model": ["*.safetensors"],
+    "tokenizer": ["*.json"],
+    # By name only: a JSON file of any other name may hold records.
+    "dataset": (
+        "*.parquet report.json encode.json training.json training_log.json conversion.json config.json "
+        "preprocessor_config.json processor_config.json dataset_info.json dataset_infos.json template_options.json "
+        "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json ecg_byte.json "
+        "ecg_prompt.json"
+    ).split(),
+    "encoder": ["*.json", "*.safetensors", "*.py"],
+    "language_model": ["*.json", "*.safetensors"],
 }
+# What a model with an encoder has besides: its code, for those who have not installed the package.
+_OF_TWO_STAGE = ["*.py"]
+_PICKLE_STARTS = (b"\x80", b"PK")
 # Left out by these names, each for its reason; the first that fits.
 _LEFT_OUT = (
     ("checkpoint-*/*", "a checkpoint of the training"),
+    ("*/checkpoint-*/*", "a checkpoint of the training"),
     ("merged/*", "a model of its own: push this folder by itself"),
     (".*", "hidden"),
     ("*/.*", "hidden"),
     ("__pycache__/*", "compiled code"),
+    ("*/__pycache__/*", "compiled code"),
     ("trainer_state.json", "of the training; training_log.json says how the loss went"),
     *((f"*.{end}", "may hold a pickle") for end in ("bin", "pt", "pth", "pkl", "pickle", "ckpt", "npy", "joblib")),
 )
-_TEXTS = (".json", ".jinja", ".md", ".py", ".txt", ".yaml", ".cff")
+_BINARY = (".parquet", ".safetensors", ".model", ".png", ".pdf")
+# Programs, where much looks like a path: only places below a root of a machine count.
+_PROGRAMS = (".py", ".jinja", ".svg")
+# Their paths were cut, or they are vocabularies.
+_WITHOUT_PATHS = (".json", ".txt")
 
 
 @dataclass
@@ -87,34 +111,69 @@ def stage_folder(
         dropped_columns: Columns of a data set that are not published.
     """
     stage = Stage(folder, kind)
+    has_encoder = kind == "language_model" and is_two_stage(source)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = path.relative_to(source).as_posix()
-        reason = _reason_to_leave_out(name, kind)
+        reason = _reason_to_leave_out(name, kind, has_encoder=has_encoder) or _reason_inside(path)
         if reason is None:
             _add(stage, name, path, dropped_columns)
         else:
             stage.left_out[name] = reason
-    if kind == "language_model":
+    stage.problems += _not_there(source, stage.files, dropped_columns)
+    if has_encoder:
+        _add_processor(stage, source, ecg)
+    elif kind == "language_model":
         _add_ecg_parts(stage, source, ecg)
+    if kind == "language_model":
         if base is not None:
             _name_base(stage, base, base_revision)
-    made_from = _source_of(source) if kind == "dataset" else ""
+    made_from = source_of(source) if kind == "dataset" else ""
+    holds_raw_ids = _row_format(source) == "ecg"
     for name, path in stage.files.items():
         if path.suffix == ".parquet":
-            stage.problems += table_problems(path, shown=name, source=made_from)
-        elif path.suffix in _TEXTS:
+            stage.problems += table_problems(path, shown=name, source=made_from, holds_raw_ids=holds_raw_ids)
+            stage.notes += table_notes(path, shown=name)
+        elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
     return stage
 
 
-def _source_of(folder: Path) -> str:
+def _not_there(source: Path, files: dict[str, Path], dropped: Sequence[str]) -> list[str]:
+    """A misspelt column would be published."""
+    if not dropped:
+        return []
+    known: set[str] = set()
+    for name in files:
+        if name.endswith(".parquet"):
+            known |= set(pq.read_schema(source / name).names)
+    return [
+        f"--drop-columns {name}: no table has this column, expected one of {', '.join(sorted(known)) or 'none'}"
+        for name in dropped
+        if name not in known
+    ]
+
+
+def _row_format(folder: Path) -> str:
+    arguments = read_json(folder / "encode.json").get("provenance", {}).get("arguments", {})
+    return str(arguments.get("row_format", ""))
+
+
+def source_of(folder: Path) -> str:
     """The data set that `ecgbyte prepare` read, as its report or that of `ecgbyte encode` has it; empty if unknown."""
     encoded = read_json(folder / "encode.json").get("provenance", {})
     return str(read_json(folder / "report.json").get("source") or encoded.get("data_source") or "")
 
 
-def _reason_to_leave_out(name: str, kind: str) -> str | None:
-    welcome = [*_WELCOME, *_OF_KIND[kind]]
+def _reason_inside(path: Path) -> str | None:
+    """A pickle under another name is one all the same."""
+    if path.suffix != ".model":
+        return None
+    with path.open("rb") as file:
+        return "may hold a pickle" if file.read(2).startswith(_PICKLE_STARTS) else None
+
+
+def _reason_to_leave_out(name: str, kind: str, *, has_encoder: bool = False) -> str | None:
+    welcome = [*_WELCOME, *_OF_KIND[kind], *(_OF_TWO_STAGE if has_encoder else ())]
     base = PurePosixPath(name).name
     if name.startswith(".eval_results/") and fnmatch(name, ".eval_results/*.yaml"):
         return None
@@ -176,6 +235,17 @@ def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
     stage.notes.append(f"{ECG_SUBFOLDER}/ was taken from the base model's folder")
 
 
+def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
+    """The processor and the prompt of a model with an encoder, from its base where they are not in the folder."""
+    noted = read_json(source / "adapter_config.json").get("base_model_name_or_path")
+    place = ecg if ecg is not None else Path(str(noted)) if noted else None
+    for name in ("processor_config.json", PROMPT_FILE):
+        if name in stage.files or place is None or not (place / name).is_file():
+            continue
+        _add(stage, name, place / name, ())
+        stage.notes.append(f"{name} was taken from the base model's folder")
+
+
 def _name_base(stage: Stage, base: str, revision: str | None) -> None:
     """Name an adapter's base in the published copy only: training here goes on with the folder."""
     path = stage.folder / "adapter_config.json"
@@ -195,6 +265,7 @@ def _text_problems(name: str, path: Path) -> list[str]:
     problems = []
     if has_token(text):
         problems.append(f"{name} holds a token of the Hub; take it out, and revoke it in the Hub's settings")
-    if name == CARD and (paths := local_paths(text)):
+    is_program = path.suffix in _PROGRAMS
+    if path.suffix not in _WITHOUT_PATHS and (paths := local_paths(text, rooted=is_program)):
         problems.append(f"{name} names {len(paths)} places on a machine, such as {PurePosixPath(paths[0]).name}")
     return problems

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgbyte_hf.data.ecg_parts import save_parts
+from ecgbyte_hf.data.ecg_parts import note_base, save_parts
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
@@ -142,6 +142,7 @@ def extend_ecg_llm(
     # The prompt is written last, so that the next command refuses the folder of a killed job.
     (folder / PROMPT_FILE).unlink(missing_ok=True)
     model.save_pretrained(folder)
+    note_base(folder, model_name_or_path, revision)
     save_parts(folder, processor, base.prompt)
     return EcgLlmFolder(folder, count, _num_parameters(encoder), _num_parameters(model.model.projector), measured)
 

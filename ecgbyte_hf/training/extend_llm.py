@@ -14,7 +14,7 @@ from typing import Any
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.chat_template import added_bos, check_prompt_format, read_chat_format
-from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+from ecgbyte_hf.data.ecg_parts import EcgParts, note_base, save_parts
 from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
@@ -118,6 +118,7 @@ def extend_llm(
     (output_dir / ECG_SUBFOLDER / PROMPT_FILE).unlink(missing_ok=True)
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
+    note_base(output_dir, model_name_or_path, revision)
     save_ecg_parts(output_dir, ecg_processor, base.prompt)
     return ExtendedModel(output_dir, base.num_added, len(tokenizer), base.is_tied)
 

@@ -174,7 +174,7 @@ def _train(options: _Options, parts: Path) -> Path:
     from transformers import EarlyStoppingCallback
     from trl import get_peft_config, get_quantization_config
 
-    from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+    from ecgbyte_hf.data.ecg_parts import EcgParts, note_base, save_parts
     from ecgbyte_hf.training import encoder_sft, shared_prefix
     from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
     from ecgbyte_hf.training.trl_on_cpu import labelled_positions_only
@@ -248,6 +248,7 @@ def _train(options: _Options, parts: Path) -> Path:
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         save_parts(output_dir, processor, prompt)
+        note_base(output_dir, model.model_name_or_path)
         if ecg.merge:
             if trainer.is_deepspeed_enabled:
                 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -256,6 +257,7 @@ def _train(options: _Options, parts: Path) -> Path:
                 unset_hf_deepspeed_config()
             merged = merge_adapter(model.model_name_or_path, output_dir, output_dir / "merged", **load_options)
             save_parts(merged, processor, prompt)
+            note_base(merged, model.model_name_or_path)
         # Last: who finds it knows that all is there.
         write_training_log(
             output_dir,

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.ecg_parts import note_base
 from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder, without_tokens
+from ecgbyte_hf.hub.cards import render_card, write_card
 from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
 from ecgbyte_hf.hub.private_data import local_paths, scrubbed_json, shortened, table_problems, without_columns
-from ecgbyte_hf.hub.push import PushOptions, push_folder
+from ecgbyte_hf.hub.push import PushOptions, _check_base, _complete_card, push_folder
+from ecgbyte_hf.hub.staging import stage_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
 
 TOKEN = "hf_" + "loopbackonly" * 3
@@ -40,6 +45,15 @@ def problems_of(folder: Path, **options) -> str:
     return str(caught.value)
 
 
+@contextmanager
+def push_staged(folder: Path, options: PushOptions):
+    """A folder as it would be published, with its card."""
+    with tempfile.TemporaryDirectory() as place:
+        stage = stage_folder(folder, Path(place), "dataset", dropped_columns=options.dropped_columns)
+        _complete_card(stage, folder, "someone/x", options)
+        yield stage
+
+
 @pytest.fixture
 def rows(tmp_path):
     """A data set that may go out."""
@@ -62,6 +76,20 @@ def adapter(llm, tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(llm), "r": 8}))
     return with_card(folder)
+
+
+@pytest.fixture(scope="module")
+def two_stage(small_llm, small_prepared, tmp_path_factory):
+    """A model with an encoder in front, as `ecgbyte extend-llm` leaves one."""
+    from tiny_ecg_llm import save_encoder
+
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm
+
+    place = tmp_path_factory.mktemp("two-stage")
+    base = small_prepared.folder.with_name("tiny-llama")  # that `small_llm` was made of
+    prompt = EcgPrompt(max_length=192, reserve=16)
+    return extend_ecg_llm(save_encoder(place / "encoder"), str(base), place / "llm", prompt=prompt).folder
 
 
 @pytest.fixture
@@ -182,6 +210,44 @@ class TestTables:
         assert table_problems(path, shown="x") == []
 
     @pytest.mark.parametrize(
+        "name",
+        "subject_id_hash patient_uuid person_id pid mrn_number patient_ids PatientsName id_patient pat_id "
+        "patientidentifier recording_date acquisition_time anon_subject device_serial ecg.patient_id zip ip_address "
+        "referring_physician patient_first_name mother_name account_number medical_record email_of_x".split(),
+    )
+    def test_a_longer_name_that_identifies(self, name, tmp_path):
+        path = write_table(tmp_path / "x.parquet", **{name: ["7"]})
+        assert f"the column {name} identifies patients" in table_problems(path, shown="x")[0]
+
+    def test_names_that_do_not(self, rows):
+        names = (
+            "ecg_id sample_id record_id question_id template_id ecg_path filename_hr age sex patient_age device site "
+            "lead_names sampling_rate attribute_type heart_axis study_id validated_by_human strat_fold cart_id"
+        )
+        write_table(rows / "train.parquet", **{name: ["7"] for name in names.split()}, ecg_time=["x"])
+        made = push_folder(rows, "someone/x", dry_run=True)
+        assert made.notes == [
+            "train.parquet: the column ecg_time has dates or times; see that they are not those of a patient"
+        ]
+
+    @pytest.mark.parametrize(
+        "value",
+        ["/home/ann smith/ecg/x.dat", "loaded from /home/ann/ecg/x.dat", "C:/Users/ann/x.dat", r"\\host\share\x.dat"],
+    )
+    def test_places_of_other_kinds(self, value, tmp_path):
+        assert value not in shortened(value) and shortened(value).endswith("x.dat")
+        pairs = pa.array([[("file", value)]], pa.map_(pa.string(), pa.string()))
+        for number, column in enumerate((pa.array([value]), pa.array([value], pa.string_view()), pairs)):
+            path = write_table(tmp_path / f"{number}.parquet", place=column)
+            assert "the column place holds paths of files on a machine" in table_problems(path, shown="x")[0]
+
+    def test_what_is_noted_beside_the_columns(self, tmp_path):
+        schema = pa.schema([("a", pa.int64())], metadata={"made_of": f"/home/ann/secret/x {TOKEN}"})
+        pq.write_table(pa.table({"a": [1]}, schema=schema), tmp_path / "x.parquet")
+        token, place = table_problems(tmp_path / "x.parquet", shown="x")
+        assert "metadata holds a token of the Hub" in token and "metadata holds paths of files" in place
+
+    @pytest.mark.parametrize(
         ("value", "what"),
         [
             ("files/p1000/p10000032/s40689238/40689238", "paths with MIMIC's patient numbers"),
@@ -217,6 +283,17 @@ class TestTables:
         (rows / "encode.json").write_text(json.dumps({"provenance": {"data_source": "ecg_qa ptbxl-template"}}))
         assert push_folder(rows, "someone/x", dry_run=True).kind == "dataset"
 
+    def test_reports_as_token_ids(self, tmp_path):
+        path = write_table(tmp_path / "x.parquet", input_ids=[[1]], labels=[[1]], prompt=["a"], options=[["a"]])
+        for source in ("mimic_iv_ecg", "ecg_chat pretrain_mimic"):
+            found = table_problems(path, shown="x", source=source)
+            assert [line.split()[3] for line in found] == ["input_ids", "labels", "prompt", "options"]
+        assert table_problems(path, shown="x", source="ptb_xl records500 reports") == []
+        write_table(path, input_ids=[[1]], labels=[[1]])
+        assert table_problems(path, shown="x", source="mimic_iv_ecg", holds_raw_ids=True) == []
+        write_table(path, ecg_id=[1], input_ids=[[1]])
+        assert table_problems(path, shown="x", source="mimic_iv_ecg") == []
+
     def test_columns_are_left_out(self, tmp_path):
         from datasets import Dataset
 
@@ -249,6 +326,38 @@ class TestDataSets:
         assert "the column patient_id identifies" in capsys.readouterr().err
         assert cli.main([*given, "--drop-columns", "patient_id", "birth_date"]) == 0
         assert pq.read_schema(rows / "train.parquet").names == ["ecg_id", "patient_id", "birth_date"]
+
+    def test_a_misspelt_column(self, rows):
+        text = problems_of(rows, dropped_columns=("ecg_id", "questoin"))
+        assert "--drop-columns questoin: no table has this column, expected one of ecg_id, question" in text
+        assert "--drop-columns ecg_id" not in text
+
+    def test_json_files_are_admitted_by_name(self, rows):
+        for name in ("patients.json", "train.json"):
+            (rows / name).write_text("[]")
+        (rows / "encode.json").write_text("{}")
+        made = push_folder(rows, "someone/x", dry_run=True)
+        assert set(made.left_out) == {"patients.json", "train.json"} and "encode.json" in made.sizes
+
+    def test_a_list_of_patients(self, rows):
+        (rows / "report.json").write_text(json.dumps({"rows": [{"mrn": 10000032, "age": 50}]}))
+        assert "report.json holds a list of objects with 'mrn', which identifies patients" in problems_of(rows)
+
+    def test_numbers_and_keys_of_json_files(self, tmp_path):
+        path = tmp_path / "report.json"
+        content = {"/home/ann/x.dat": "nan", "patient_id": 10000032, "patients": {"17": 1, "18": 1}, "subjects": 3}
+        path.write_text(json.dumps(content))
+        clean, _ = scrubbed_json(path)
+        assert json.loads(clean) == {"x.dat": "nan", "patient_id": "(left out)", "patients": 2, "subjects": 3}
+
+    def test_a_patient_in_two_splits(self, small_prepared, tmp_path):
+        folder = shutil.copytree(small_prepared.folder, tmp_path / "prepared")
+        report = json.loads((folder / "report.json").read_text())
+        pair = next(name for name, both in report["overlap"].items() if "ecgs" in both)
+        report["overlap"][pair]["patients"] = ["17", "23"]
+        (folder / "report.json").write_text(json.dumps(report))
+        made = push_folder(folder, "someone/x", PushOptions(dropped_columns=("patient_id", "name")), dry_run=True)
+        assert "README.md was written" in made.notes
 
     def test_a_transform_that_is_not_told(self, rows):
         write_table(rows / "train.parquet", signal=[[[0.1, 0.2]]])
@@ -310,6 +419,64 @@ class TestModels:
         assert "adapter_config.json: the base model is someone/llm" in made.notes
         assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(llm)
 
+    def test_a_folder_that_looks_like_a_name(self, adapter, tmp_path):
+        (tmp_path / "runs/llama-ecg").mkdir(parents=True)
+        path = adapter / "adapter_config.json"
+        path.write_text(json.dumps({"base_model_name_or_path": "runs/llama-ecg"}))
+        assert "the adapter's base 'runs/llama-ecg' is a folder here" in problems_of(adapter)
+        path.write_text(json.dumps({"base_model_name_or_path": "someone/llama-ecg"}))
+        assert push_folder(adapter, "someone/x", dry_run=True).kind == "language_model"
+
+    def test_the_base_on_the_hub_must_be_the_extended_one(self, adapter, llm, tmp_path):
+        class Hub:
+            def __init__(self, folder):
+                self.folder = folder
+
+            def list_repo_files(self, name, revision):
+                return [path.name for path in self.folder.iterdir()]
+
+            def hf_hub_download(self, name, file, revision):
+                return str(self.folder / file)
+
+        path = adapter / "adapter_config.json"
+        path.write_text(json.dumps({"base_model_name_or_path": "someone/llm"}))
+        stage = stage_folder(adapter, tmp_path / "stage", "language_model")
+        _check_base(Hub(llm), stage, PushOptions())
+        text = (llm / "tokenizer.json").read_text()
+        (llm / "tokenizer.json").write_text(text.replace("<|ecg_", "<|x_"))
+        with pytest.raises(EcgHubError, match="someone/llm is not the base .* no such ECG tokens"):
+            _check_base(Hub(llm), stage, PushOptions())
+        (llm / "config.json").unlink()
+        with pytest.raises(EcgHubError, match=r"someone/llm holds no config.json"):
+            _check_base(Hub(llm), stage, PushOptions())
+
+    def test_with_an_encoder(self, two_stage):
+        made = push_folder(two_stage, "someone/x", dry_run=True)
+        assert {"modeling_ecg_llm.py", "processor_config.json", "ecg_prompt.json", "README.md"} <= set(made.sizes)
+        card = render_card(two_stage)
+        assert "with an encoder of ECGs in front" in card and "| kind | ecg_resnet |" in card
+        assert "How recordings are cleaned" not in card and "ecg_byte/" not in card
+
+    @pytest.mark.parametrize("name", ["ecg_prompt.json", "processor_config.json", "modeling_ecg_llm.py"])
+    def test_what_is_missing_of_one_with_an_encoder(self, two_stage, tmp_path, name):
+        folder = shutil.copytree(two_stage, tmp_path / "copy")
+        (folder / name).unlink()
+        assert name in problems_of(folder)
+
+    def test_an_adapter_of_one_with_an_encoder(self, two_stage, tmp_path):
+        folder = tmp_path / "adapter"
+        names = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "ecg_prompt.json")
+        shutil.copytree(two_stage, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
+        assert "is a folder here: push that extended base first" in problems_of(folder)
+        made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
+        assert set(names) <= set(made.sizes) and not any(name.startswith("ecg_byte/") for name in made.sizes)
+        for name in names[2:]:  # as `trl sft` leaves one
+            (folder / name).unlink()
+        made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
+        assert set(names) <= set(made.sizes)
+
     def test_ecg_parts_of_the_base(self, adapter, llm, tmp_path):
         shutil.rmtree(adapter / "ecg_byte")
         options = {"base": "someone/llm"}
@@ -328,6 +495,10 @@ class TestModels:
         assert "errors_x.py" in push_folder(encoder, "someone/x", dry_run=True).sizes
         (encoder / "errors_x.py").unlink()
         assert "config.json: its auto_map needs errors_x.py, which is not in the folder" in problems_of(encoder)
+
+    def test_an_encoder_without_its_shape(self, encoder):
+        (encoder / "config.json").unlink()
+        assert "config.json is missing: the encoder's shape" in problems_of(encoder, kind="encoder")
 
     def test_an_encoder_s_way_to_its_input(self, encoder):
         (encoder / "preprocessor_config.json").unlink()
@@ -351,12 +522,25 @@ class TestModels:
         made = push_folder(llm, "someone/x", dry_run=True)
         assert set(made.left_out) == set(names)
         assert made.left_out["optimizer.pt"] == "may hold a pickle"
+        (llm / "pickle.model").write_bytes(b"\x80\x04N.")
+        (llm / "archive.model").write_bytes(b"PK\x03\x04")
+        (llm / "a/checkpoint-7").mkdir()
+        (llm / "a/checkpoint-7/model.safetensors").write_bytes(b"x")
+        further = set(push_folder(llm, "someone/x", dry_run=True).left_out) - set(names)
+        assert further == {"pickle.model", "archive.model", "a/checkpoint-7/model.safetensors"}
         assert made.left_out["checkpoint-5/model.safetensors"] == "a checkpoint of the training"
 
     def test_a_token_in_a_file(self, llm):
         (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
         text = problems_of(llm)
         assert "training_log.json holds a token of the Hub" in text and TOKEN not in text
+
+    @pytest.mark.parametrize("name", ["LICENSE", ".eval_results/a.yaml", "chat_template.jinja"])
+    def test_any_text_is_looked_through(self, llm, name):
+        (llm / name).parent.mkdir(exist_ok=True)
+        (llm / name).write_text(f"made at /home/ann/secret/x with {TOKEN}")
+        text = problems_of(llm)
+        assert f"{name} holds a token of the Hub" in text and f"{name} names 1 places on a machine" in text
 
     def test_paths_in_a_log_are_cut(self, llm):
         (llm / "training_log.json").write_text(json.dumps({"arguments": {"output_dir": str(llm)}}))
@@ -411,6 +595,73 @@ class TestCards:
 
     def test_another_licence(self, rows):
         assert "says the licence is 'apache-2.0', and --license 'mit'" in problems_of(rows, license="mit")
+
+    @pytest.mark.parametrize("has_report", [True, False])
+    def test_rows_of_mimic_keep_their_own(self, rows, has_report):
+        """By the report, or by the columns that no other data set has."""
+        columns = {} if has_report else {"rr_interval": [1], "p_onset": [2]}
+        write_table(rows / "train.parquet", ecg_id=[1], **columns)
+        if has_report:
+            (rows / "report.json").write_text(json.dumps({"source": "mimic_iv_ecg"}))
+        with_card(rows, "---\nlicense: mit\n---\n# Mine\n")
+        assert "got the licence 'mit' for rows of MIMIC-IV-ECG, expected odbl" in problems_of(rows)
+        with_card(rows, "# Mine\n")
+        assert "README.md names no licence, and it is made of MIMIC-IV-ECG" in problems_of(rows)
+        assert "expected odbl" in problems_of(rows, license="mit")
+        made = push_folder(rows, "someone/x", PushOptions(license="odbl"), dry_run=True)
+        assert "README.md: the licence odbl was written into it" in made.notes
+        (rows / "README.md").unlink()
+        if not has_report:
+            assert "expected odbl" in problems_of(rows, license="mit")
+
+    def test_weights_of_mimic_need_one(self, llm):
+        block = {"command": "sft", "data_source": "mimic_iv_ecg", "arguments": {}, "versions": {"ecgbyte-hf": "1"}}
+        (llm / "training_log.json").write_text(json.dumps({"provenance": block}))
+        with_card(llm, "# Mine\n")
+        assert "choose one and give --license" in problems_of(llm)
+        made = push_folder(llm, "someone/x", PushOptions(license="llama3.2"), dry_run=True)
+        assert any("made of MIMIC-IV-ECG (ODbL 1.0), published as llama3.2" in note for note in made.notes)
+
+    def test_a_given_one_is_written(self, rows):
+        with_card(rows, "---\ntags: [x]\n---\n# Mine\n")
+        with push_staged(rows, PushOptions(license="mit")) as stage:
+            assert (stage.folder / "README.md").read_text() == "---\nlicense: mit\ntags: [x]\n---\n# Mine\n"
+        assert (rows / "README.md").read_text() == "---\ntags: [x]\n---\n# Mine\n"
+
+    def test_ours_tells_what_goes_out(self, rows):
+        write_table(rows / "train.parquet", ecg_id=[1], patient_id=["7"])
+        (rows / "README.md").unlink()
+        write_card(rows, repo_id="someone/x", license="cc-by-4.0")
+        assert "patient_id" in (rows / "README.md").read_text()
+        with push_staged(rows, PushOptions(dropped_columns=("patient_id",))) as stage:
+            card = (stage.folder / "README.md").read_text()
+        assert "patient_id" not in card and "license: cc-by-4.0" in card
+
+    def test_of_a_whole_model_names_what_it_began_as(self, llm):
+        (llm / "README.md").unlink()
+        note_base(llm, "someone/llama")
+        assert "base_model: someone/llama" in render_card(llm)
+        push_folder(llm, "someone/x", PushOptions(base_model="someone/other"), dry_run=True)
+        with_card(llm)
+        text = problems_of(llm, base_model="someone/other")
+        assert "README.md does not name --base-model someone/other; --rewrite-card" in text
+
+    def test_extending_a_model_notes_its_base(self, small_llm, small_prepared, small_ecg_byte, tmp_path):
+        from ecgbyte_hf.models.processing_ecg_byte import EcgByteProcessor
+        from ecgbyte_hf.training.extend_llm import extend_llm
+
+        base = shutil.copytree(small_prepared.folder.with_name("tiny-llama"), tmp_path / "base")
+        note_base(base, "someone/llama")
+        extend_llm(str(base), EcgByteProcessor.from_pretrained(small_ecg_byte), tmp_path / "llm")
+        assert "base_model: someone/llama" in render_card(tmp_path / "llm")
+
+    def test_the_base_is_noted_from_folder_to_folder(self, tmp_path):
+        first, second = tmp_path / "first", tmp_path / "second"
+        note_base(first, "someone/llama", "abc")
+        note_base(second, first)
+        assert json.loads((second / "extend.json").read_text()) == {"base_model": "someone/llama", "revision": "abc"}
+        note_base(second, tmp_path)  # that has none
+        assert not (second / "extend.json").exists()
 
     def test_a_place_on_this_machine(self, rows):
         with_card(rows, CARD + "Trained on /home/ann/secret/ptb-xl.\n")
