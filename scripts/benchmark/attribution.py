@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = measure(models, options)
     seconds["all"] = time.process_time() - start
     result |= {"training": training, "cpu_seconds": seconds}
-    result["provenance"] = provenance("scripts/benchmark/attribution.py", vars(options))
+    places = {"work", "output", "from_json"}  # of this machine, and without meaning elsewhere
+    given = {name: value for name, value in vars(options).items() if name not in places}
+    result["provenance"] = provenance("scripts/benchmark/attribution.py", given)
     write_json(Path(options.output) / "attribution.json", result)
     write_text(Path(options.output) / "attribution.md", table(result))
     say(table(result))
