@@ -158,19 +158,33 @@ def pushed(online, folders, tmp_path_factory):
     return screen.getvalue()
 
 
-@pytest.fixture(scope="module")
-def plainly_pushed(online, folders):
-    """All kinds by the ordinary `push_to_hub`."""
-    from datasets import load_dataset
+PLAIN_PUSH = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import ecgbyte_hf
+from datasets import load_dataset
+from ecgbyte_hf import EcgLanguageModel
 
-    ecgbyte_hf.EcgByteTokenizer.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-ecg-byte")
-    ecgbyte_hf.EcgByteProcessor.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-processor")
-    ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).push_to_hub("someone/plain-encoder")
-    extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained(folders["encoder"])
-    extractor.push_to_hub("someone/plain-encoder")
-    EcgLanguageModel.load(folders["llm"]).push_to_hub("someone/plain-llm")
-    rows = load_dataset("parquet", data_files={"test": str(folders["rows"] / "test.parquet")})
-    rows.push_to_hub("someone/plain-rows")
+folders = json.loads(sys.argv[1])
+ecgbyte_hf.EcgByteTokenizer.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-ecg-byte")
+ecgbyte_hf.EcgByteProcessor.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-processor")
+ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).push_to_hub("someone/plain-encoder")
+extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained(folders["encoder"])
+extractor.push_to_hub("someone/plain-encoder")
+EcgLanguageModel.load(folders["llm"]).push_to_hub("someone/plain-llm")
+rows = load_dataset("parquet", data_files={"test": folders["rows"] + "/test.parquet"})
+rows.push_to_hub("someone/plain-rows")
+print(json.dumps({}))
+"""
+
+
+@pytest.fixture(scope="module")
+def plainly_pushed(online, folders, tmp_path_factory):
+    """All kinds by the ordinary `push_to_hub`, by a process that knows no other Hub since it began."""
+    home = tmp_path_factory.mktemp("plain")
+    environment = online.environment(home, token=TOKEN, PYTHONPATH=str(ROOT))
+    places = json.dumps({name: str(folder) for name, folder in folders.items()})
+    run(PLAIN_PUSH, places, environment=environment, cwd=home)
 
 
 @pytest.fixture(scope="module")
