@@ -28,9 +28,9 @@ from ecgbyte_hf import (
     cli_systems,
 )
 from ecgbyte_hf.cli_ecg_llm import add_encoder_options, check_encoder_options, extend_by_encoder
+from ecgbyte_hf.command_line import Adder, Command, add_command, say
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
-Command = Callable[[argparse.Namespace], int]
 # Lines of refused records that `prepare` writes to the screen.
 _REFUSALS_SHOWN = 20
 # As in `feature_extraction_ecg_byte.py`, which takes a second to import.
@@ -60,22 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except EcgError as error:
-        _say(f"ecgbyte {options.command}: {error}", stream=sys.stderr)
+        say(f"ecgbyte {options.command}: {error}", stream=sys.stderr)
         return 1
     except OSError as error:  # a missing file, a full disk, and what transformers says of a model it cannot find
         what = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
         if "gated repo" in what:
             what += " To get a gated model, accept its licence on its page and log in with `hf auth login`."
-        _say(f"ecgbyte {options.command}: {what}", stream=sys.stderr)
+        say(f"ecgbyte {options.command}: {what}", stream=sys.stderr)
         return 1
     except ImportError as error:
-        _say(
+        say(
             f"ecgbyte {options.command}: {error}\nInstall everything with `pip install 'ecgbyte-hf[all]'`.",
             stream=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        _say(f"ecgbyte {options.command}: interrupted", stream=sys.stderr)
+        say(f"ecgbyte {options.command}: interrupted", stream=sys.stderr)
         return 130
 
 
@@ -102,16 +102,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     commands: dict[str, argparse.ArgumentParser] = {}
 
     def add(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.set_defaults(run=run)
-        command.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
+        command = add_command(subparsers, name, run, summary, example)
         commands[name] = command
         return command
 
@@ -148,9 +139,6 @@ def _seed(text: str) -> int:
     return value
 
 
-Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
-
-
 def _add_demo(add: Adder) -> None:
     command = add(
         "demo",
@@ -173,8 +161,8 @@ def _demo(options: argparse.Namespace) -> int:
     size = DemoSize()
     chosen = {"num_records": options.records, "max_steps": options.steps}
     size = size.replace(**{name: value for name, value in chosen.items() if value is not None})
-    summary = run_demo(options.output, size=size, seed=options.seed, say=_say)
-    _say(summary)
+    summary = run_demo(options.output, size=size, seed=options.seed, say=say)
+    say(summary)
     return 0
 
 
@@ -209,13 +197,13 @@ def _read(options: argparse.Namespace) -> int:
     )
     source = record.source or {}
     seconds = record.signal.shape[1] / record.sampling_rate
-    _say(f"{record.name}: {record.signal.shape[0]} leads, {seconds:g} s at {record.sampling_rate:g} Hz")
+    say(f"{record.name}: {record.signal.shape[0]} leads, {seconds:g} s at {record.sampling_rate:g} Hz")
     for name, row in zip(record.lead_names, record.signal, strict=True):
-        _say(f"  {name:6} {row.min():8.3f} to {row.max():7.3f} mV")
-    _say(f"format: {source.get('format')} ({', '.join(sorted(set(source.get('units', ()))))})")
+        say(f"  {name:6} {row.min():8.3f} to {row.max():7.3f} mV")
+    say(f"format: {source.get('format')} ({', '.join(sorted(set(source.get('units', ()))))})")
     if source.get("derived_leads"):
-        _say(f"derived from I and II: {', '.join(source['derived_leads'])}")
-    _say("problems: " + (", ".join(record.problems) or "none"))
+        say(f"derived from I and II: {', '.join(source['derived_leads'])}")
+    say("problems: " + (", ".join(record.problems) or "none"))
     return 0
 
 
@@ -401,13 +389,13 @@ def _surplus_options(options: argparse.Namespace) -> list[str]:
 
 def _prepare(options: argparse.Namespace) -> int:
     if surplus := _surplus_options(options):
-        _say(
+        say(
             f"ecgbyte prepare {options.source}: {', '.join(surplus)} has no meaning here; leave it out",
             stream=sys.stderr,
         )
         return 2
     if options.source in ("mimic_iv_ecg", "ecg_chat") and len(options.metadata) > 1:
-        _say(f"ecgbyte prepare {options.source}: give one --metadata, a list of records", stream=sys.stderr)
+        say(f"ecgbyte prepare {options.source}: give one --metadata, a list of records", stream=sys.stderr)
         return 2
     if options.check:
         return _check_files(options)
@@ -418,31 +406,31 @@ def _prepare(options: argparse.Namespace) -> int:
         if not getattr(options, name)
     ]
     if missing:
-        _say(f"ecgbyte prepare {options.source}: needs {', '.join(missing)}", stream=sys.stderr)
+        say(f"ecgbyte prepare {options.source}: needs {', '.join(missing)}", stream=sys.stderr)
         return 2
     was_finished = (Path(options.output) / "report.json").is_file() and not options.overwrite
     prepared = _prepared(options)
     report = prepared.report
     if was_finished:
-        _say("an earlier run of the same command had finished it; nothing was left to do")
-    _say(f"{report['records']} records in {prepared.folder}, {len(report['refused'])} refused")
+        say("an earlier run of the same command had finished it; nothing was left to do")
+    say(f"{report['records']} records in {prepared.folder}, {len(report['refused'])} refused")
     for refusal in report["refused"][:_REFUSALS_SHOWN]:
-        _say(f"  refused: {refusal['reason']}")
+        say(f"  refused: {refusal['reason']}")
     if len(report["refused"]) > _REFUSALS_SHOWN:
-        _say(f"  and {len(report['refused']) - _REFUSALS_SHOWN} more: all are in {prepared.folder / 'report.json'}")
+        say(f"  and {len(report['refused']) - _REFUSALS_SHOWN} more: all are in {prepared.folder / 'report.json'}")
     for split, count in report["questions"].items():
-        _say(f"  {split}: {count} questions, {report['questions_without_their_record'][split]} without their record")
+        say(f"  {split}: {count} questions, {report['questions_without_their_record'][split]} without their record")
     if report.get("records_without_question"):
-        _say(f"  {report['records_without_question']} records of the tables have no question and were not read")
+        say(f"  {report['records_without_question']} records of the tables have no question and were not read")
     for split, count in report.get("questions_of_patients_in_a_later_split", {}).items():
         if count:
-            _say(f"  {split}: {count} questions left out since their patient is in a later split")
+            say(f"  {split}: {count} questions left out since their patient is in a later split")
     for pair, shared_ids in report["overlap"].items():
         if pair != "unknown_patients":
-            _say(f"  shared by {pair}: {len(shared_ids['ecgs'])} ECGs, {len(shared_ids['patients'])} patients")
+            say(f"  shared by {pair}: {len(shared_ids['ecgs'])} ECGs, {len(shared_ids['patients'])} patients")
     for split, count in report["overlap"]["unknown_patients"].items():
         if count:
-            _say(f"  {split}: the patient of {count} ECGs is unknown, so they are not checked")
+            say(f"  {split}: the patient of {count} ECGs is unknown, so they are not checked")
     return 0
 
 
@@ -450,7 +438,7 @@ def _check_files(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.check import check_data_set, check_lines
 
     if options.source == "synthetic" or not options.data_dir:
-        _say(f"ecgbyte prepare {options.source} --check: needs --data-dir, of files to check", stream=sys.stderr)
+        say(f"ecgbyte prepare {options.source} --check: needs --data-dir, of files to check", stream=sys.stderr)
         return 2
     tables = [str(Path(path).resolve()) for path in options.metadata]
     record_list = {"record_list": tables[0]} if tables else {}
@@ -468,7 +456,7 @@ def _check_files(options: argparse.Namespace) -> int:
             findings += check_data_set("ptb_xl", options.signals_dir, sampling_rate=500)
     lines, is_complete = check_lines(findings)
     for line in lines:
-        _say(line)
+        say(line)
     return 0 if is_complete else 1
 
 
@@ -595,9 +583,9 @@ def _sample(options: argparse.Namespace) -> int:
         clusters = draw_clusters(features, options.num_records, seed=options.seed, **choice)
         draw = draw_stratified(features, options.num_records, seed=options.seed, clusters=clusters)
     saved = draw.save(folder, arguments, data=prepared.fingerprint, records_without_features=dict(refused))
-    _say(f"{len(draw.ecg_ids)} of {draw.num_candidates} training records drawn, saved in {saved}")
+    say(f"{len(draw.ecg_ids)} of {draw.num_candidates} training records drawn, saved in {saved}")
     if refused:
-        _say(f"  {len(refused)} could not be drawn since they have no features; the reasons are there")
+        say(f"  {len(refused)} could not be drawn since they have no features; the reasons are there")
     if draw.clusters is not None:
         _say_clusters(draw, folder / "sample.png")
     if options.compare and features is not None:
@@ -613,7 +601,7 @@ def _sample(options: argparse.Namespace) -> int:
             num_threads=options.num_threads,
             **choice,
         )
-        _say(comparison_table(report))
+        say(comparison_table(report))
     return 0
 
 
@@ -624,10 +612,10 @@ def _say_clusters(draw: Any, path: Path) -> None:
 
     clusters = draw.clusters
     counts = f"{clusters.sizes[0]} records in the largest, {clusters.sizes[-1]} in the smallest"
-    _say(f"  {clusters.num_clusters} clusters by {clusters.algorithm}: {counts}")
+    say(f"  {clusters.num_clusters} clusters by {clusters.algorithm}: {counts}")
     if len(clusters.fits) > 1:
-        _say(f"  elbow at k = {clusters.elbow_k}, best silhouette at k = {clusters.silhouette_k}")
-    _say(f"  figure in {save_figure(plot_corpus_draw(draw), path)}")
+        say(f"  elbow at k = {clusters.elbow_k}, best silhouette at k = {clusters.silhouette_k}")
+    say(f"  figure in {save_figure(plot_corpus_draw(draw), path)}")
 
 
 def _add_window(command: argparse.ArgumentParser) -> None:
@@ -659,7 +647,7 @@ def _open_prepared(options: argparse.Namespace) -> Any:
     windows = WindowedData(_data_folder(options.data), options.window_seconds, stride_seconds=options.window_stride)
     if windows.samples_left_over:
         seconds = windows.samples_left_over / windows.sampling_rate
-        _say(f"{windows.windows_per_record} windows per record; the last {seconds:g} s of each fill none")
+        say(f"{windows.windows_per_record} windows per record; the last {seconds:g} s of each fill none")
     return windows
 
 
@@ -723,10 +711,10 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
     if options.records and options.max_records is not None:
-        _say("ecgbyte train-tokenizer: give --records or --max-records, not both", stream=sys.stderr)
+        say("ecgbyte train-tokenizer: give --records or --max-records, not both", stream=sys.stderr)
         return 2
     if options.percentiles and options.calibration == "minmax":
-        _say("ecgbyte train-tokenizer: --percentiles has no meaning with --calibration minmax", stream=sys.stderr)
+        say("ecgbyte train-tokenizer: --percentiles has no meaning with --calibration minmax", stream=sys.stderr)
         return 2
     prepared = _open_prepared(options)
     records = read_record_list(options.records, data=prepared.folder_fingerprint) if options.records else None
@@ -744,21 +732,21 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         num_threads=options.num_threads,
     )
     trained = f"{report['merges']} merges from {report['records_trained_on']} records"
-    _say(f"{trained} in {sum(report['seconds'].values()):.1f} s, saved in {options.output}")
+    say(f"{trained} in {sum(report['seconds'].values()):.1f} s, saved in {options.output}")
     if report["merges"] < options.num_merges:
-        _say(f"  {options.num_merges} were wanted, but no pair is left to merge")
+        say(f"  {options.num_merges} were wanted, but no pair is left to merge")
     interval = report["calibration"]
     if interval["method"] == "percentile":
-        _say(f"  amplitude range     {interval['low']:.3f} to {interval['high']:.3f} mV in 26 bins")
-    _say(f"  longest token       {report['longest_token']} samples")
-    _say(f"on {report['records']} {'held-out' if report['held_out'] else 'training (there are no others)'} records:")
+        say(f"  amplitude range     {interval['low']:.3f} to {interval['high']:.3f} mV in 26 bins")
+    say(f"  longest token       {report['longest_token']} samples")
+    say(f"on {report['records']} {'held-out' if report['held_out'] else 'training (there are no others)'} records:")
     per_ecg = f"{report['tokens_per_ecg']:.0f} tokens per ECG"
-    _say(f"  compression         {report['compression']:.2f} samples per token, {per_ecg}")
-    _say(f"  round trip          {100 * report['round_trip']:.1f} % of records come back exactly")
-    _say(f"  largest error       {report['max_error_mv']:.4f} mV (half a bin is {report['half_bin_mv']:.4f} mV)")
-    _say(f"  outside the range   {100 * report['clipped']:.3f} % of samples")
-    _say(f"  vocabulary in use   {100 * report['vocabulary_used']:.1f} %")
-    _say(f"all of this is in {Path(options.output) / 'training.json'}")
+    say(f"  compression         {report['compression']:.2f} samples per token, {per_ecg}")
+    say(f"  round trip          {100 * report['round_trip']:.1f} % of records come back exactly")
+    say(f"  largest error       {report['max_error_mv']:.4f} mV (half a bin is {report['half_bin_mv']:.4f} mV)")
+    say(f"  outside the range   {100 * report['clipped']:.3f} % of samples")
+    say(f"  vocabulary in use   {100 * report['vocabulary_used']:.1f} %")
+    say(f"all of this is in {Path(options.output) / 'training.json'}")
     return 0
 
 
@@ -829,7 +817,7 @@ def _encode(options: argparse.Namespace) -> int:
     from ecgbyte_hf.data.encode_ids import encode_records
 
     if (options.model is None) == (options.tokenizer is None):
-        _say("ecgbyte encode: give --model (training rows) or --tokenizer (ids), one of them", stream=sys.stderr)
+        say("ecgbyte encode: give --model (training rows) or --tokenizer (ids), one of them", stream=sys.stderr)
         return 2
     prepared = _open_prepared(options)
     if options.tokenizer:
@@ -842,20 +830,20 @@ def _encode(options: argparse.Namespace) -> int:
             records_per_shard=options.records_per_shard,
             overwrite=options.overwrite,
         )
-        _say(f"{report['records']} records, {report['tokens']} tokens, {report['compression']:.2f} samples per token")
+        say(f"{report['records']} records, {report['tokens']} tokens, {report['compression']:.2f} samples per token")
         if report["resumed_at_record"] == report["records"]:
-            _say(f"  an earlier run had finished it; nothing was left to do in {options.output}")
+            say(f"  an earlier run had finished it; nothing was left to do in {options.output}")
             return 0
         if report["resumed_at_record"]:
-            _say(f"  {report['resumed_at_record']} of these records were there from a run that was broken off")
+            say(f"  {report['resumed_at_record']} of these records were there from a run that was broken off")
         seconds = report["seconds"]
         shares = ", ".join(
             f"{100 * seconds[name] / seconds['total']:.0f} % {what}"
             for name, what in (("core", "encoding"), ("reading", "waiting to read"), ("writing", "waiting to write"))
         )
         symbols = f"{report['symbols_per_second'] / 1e6:.1f} M symbols"
-        _say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
-        _say(f"  {seconds['total']:.1f} s: {shares}")
+        say(f"  {report['records_per_second']:.0f} records and {symbols} a second")
+        say(f"  {seconds['total']:.1f} s: {shares}")
         return 0
     from ecgbyte_hf.training.augmentation import Augmentation
     from ecgbyte_hf.training.extend_llm import keep_settings, load_prompter
@@ -879,16 +867,16 @@ def _encode(options: argparse.Namespace) -> int:
     keep_settings(options.model, prompter.prompt)
     for split, counts in report["splits"].items():
         what = "ECGs" if options.row_format == "ecg" else f"{counts['questions']} questions"
-        _say(f"{split}: {what} in {counts['rows']} rows")
+        say(f"{split}: {what} in {counts['rows']} rows")
         if counts["rows_with_ecg_cut"]:
-            _say(
+            say(
                 f"  the ECG was cut in time in {counts['rows_with_ecg_cut']} rows: median "
                 f"{counts['median_seconds_of_ecg']:.2f} s, least {counts['least_seconds_of_ecg']:.2f} s kept of all "
                 "leads; no text was cut"
             )
-        _say(f"  longest row: {counts['longest_row_tokens']} tokens")
+        say(f"  longest row: {counts['longest_row_tokens']} tokens")
     if options.turns == "all" and options.row_format == "messages":
-        _say("train on these rows with --assistant_only_loss true: else the prompts carry loss too")
+        say("train on these rows with --assistant_only_loss true: else the prompts carry loss too")
     return 0
 
 
@@ -983,7 +971,7 @@ def _extend_llm(options: argparse.Namespace) -> int:
             sizes = {"hidden_size": width, "num_layers": layers, "text_vocab_size": words}
             model = str(make_tiny_llama(folder, texts_of(PreparedData(options.tiny_from), prompt), **sizes))
         if options.encoder:
-            return extend_by_encoder(options, model, prompt, _say)
+            return extend_by_encoder(options, model, prompt, say)
         made = extend_llm(
             model,
             processor,
@@ -997,8 +985,8 @@ def _extend_llm(options: argparse.Namespace) -> int:
             revision=options.revision,
         )
     tied = "tied" if made.tied else "separate"
-    _say(f"{made.num_added} tokens added, {made.vocab_size} in all, {tied} embeddings; saved in {made.folder}")
-    _say(f"next: ecgbyte encode --data PREPARED --model {made.folder} --output ROWS")
+    say(f"{made.num_added} tokens added, {made.vocab_size} in all, {tied} embeddings; saved in {made.folder}")
+    say(f"next: ecgbyte encode --data PREPARED --model {made.folder} --output ROWS")
     return 0
 
 
@@ -1095,14 +1083,14 @@ def _generate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.generate import generate_answers, make_prompter, report_path
 
     if bool(options.record) == bool(options.data):
-        _say("ecgbyte generate: give --data and --output, or --record and --question", stream=sys.stderr)
+        say("ecgbyte generate: give --data and --output, or --record and --question", stream=sys.stderr)
         return 2
     needed = "question" if options.record else "output"
     if not getattr(options, needed):
-        _say(f"ecgbyte generate: {'--record' if options.record else '--data'} needs --{needed}", stream=sys.stderr)
+        say(f"ecgbyte generate: {'--record' if options.record else '--data'} needs --{needed}", stream=sys.stderr)
         return 2
     if options.backend == "vllm" and (options.options_only or options.score_options != "none"):
-        _say("ecgbyte generate: --backend vllm scores no options", stream=sys.stderr)
+        say("ecgbyte generate: --backend vllm scores no options", stream=sys.stderr)
         return 2
     language_model = load_language_model(
         options.backend,
@@ -1116,7 +1104,7 @@ def _generate(options: argparse.Namespace) -> int:
         from ecgbyte_hf.signal.records import read_ecg
 
         record = read_ecg(options.record)
-        _say(language_model.answer(record, options.question, max_new_tokens=options.max_new_tokens))
+        say(language_model.answer(record, options.question, max_new_tokens=options.max_new_tokens))
         return 0
     prepared = _perturbed(_open_prepared(options), options)
     rows = prepared.questions(options.split)
@@ -1134,7 +1122,7 @@ def _generate(options: argparse.Namespace) -> int:
         options_only=options.options_only,
     )
     cut = json.loads(report_path(path).read_text(encoding="utf-8"))["answers_at_limit"]
-    _say(f"{len(rows)} answers in {path}" + (f", {cut} of them cut off at --max-new-tokens" if cut else ""))
+    say(f"{len(rows)} answers in {path}" + (f", {cut} of them cut off at --max-new-tokens" if cut else ""))
     return 0
 
 
@@ -1192,7 +1180,7 @@ def _ask(options: argparse.Namespace) -> int:
         return 0
     answers = language_model.answer_all(record, options.questions, **given)
     for question, answer in zip(options.questions, answers, strict=True):
-        _say(answer.text if len(answers) == 1 else f"{question}\n{answer.text}")
+        say(answer.text if len(answers) == 1 else f"{question}\n{answer.text}")
     return 0
 
 
@@ -1207,7 +1195,7 @@ def _answer_streamer(lm_tokenizer: Any, questions: Sequence[str]) -> Any:
 
         def put(self, value: Any) -> None:
             if self.next_tokens_are_prompt and self._waiting:
-                _say(self._waiting.pop(0))
+                say(self._waiting.pop(0))
             super().put(value)
 
     return AnswerStreamer(lm_tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -1271,7 +1259,7 @@ def _baseline(options: argparse.Namespace) -> int:
     ]
     if surplus or (options.kind == "bigram" and not options.tokenizer):
         what = f"leave out {', '.join(surplus)}" if surplus else "give --tokenizer, whose symbols are counted"
-        _say(f"ecgbyte baseline --kind {options.kind}: {what}", stream=sys.stderr)
+        say(f"ecgbyte baseline --kind {options.kind}: {what}", stream=sys.stderr)
         return 2
     from ecgbyte_hf.evaluation.signal_baselines import BaselineOptions, answer_by_baseline
 
@@ -1294,10 +1282,10 @@ def _baseline(options: argparse.Namespace) -> int:
         parts = {"all labels": macro, **macro["by_attribute"]}
         for name, mean in parts.items():
             if mean["labels"]:
-                _say(f"{split} {name}: macro AUC {mean['value']:.3f} over {mean['labels']} labels")
+                say(f"{split} {name}: macro AUC {mean['value']:.3f} over {mean['labels']} labels")
     unanswered = sum(report["unanswered"].values())
     without = f", {unanswered} of them empty" if unanswered else ""
-    _say(f"{report['questions']} answers in {options.output}{without}; {sum(report['seconds'].values()):.0f} s")
+    say(f"{report['questions']} answers in {options.output}{without}; {sum(report['seconds'].values()):.0f} s")
     return 0
 
 
@@ -1393,16 +1381,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     given = _given_text_options(options)
     if given and not options.text_metrics:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        _say(f"ecgbyte evaluate: {flags} needs --text-metrics", stream=sys.stderr)
+        say(f"ecgbyte evaluate: {flags} needs --text-metrics", stream=sys.stderr)
         return 2
     if not options.dataset_id and (options.dataset_revision or options.source_url):
-        _say("ecgbyte evaluate: --dataset-revision and --source-url need --dataset-id", stream=sys.stderr)
+        say("ecgbyte evaluate: --dataset-revision and --source-url need --dataset-id", stream=sys.stderr)
         return 2
     controls, systems = _named_files(options.control), _named_files(options.system)
     for text in options.control:
         name = text.partition("=")[0]
         if name not in controls or name not in CONTROLS_OVER_ALL or name == "majority":
-            _say(
+            say(
                 f"ecgbyte evaluate: --control {text!r} is not NAME=FILE with NAME question_only, zero_signal or "
                 "shuffled (majority is computed)",
                 stream=sys.stderr,
@@ -1410,7 +1398,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             return 2
     for text in options.system:
         if text.partition("=")[0] not in systems:
-            _say(f"ecgbyte evaluate: --system {text!r} is not NAME=FILE", stream=sys.stderr)
+            say(f"ecgbyte evaluate: --system {text!r} is not NAME=FILE", stream=sys.stderr)
             return 2
     if options.dataset_id:
         check_dataset_id(options.dataset_id)
@@ -1443,8 +1431,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     written = write_report_files(
         report, options.output, data_set=data_set, model_name=options.model_name, results=results
     )
-    _say(report_table(report))
-    _say(f"saved {', '.join(map(str, [options.output, *written]))}")
+    say(report_table(report))
+    say(f"saved {', '.join(map(str, [options.output, *written]))}")
     return 0
 
 
@@ -1481,7 +1469,7 @@ def _compare(options: argparse.Namespace) -> int:
         n_resamples=options.resamples,
         seed=options.seed,
     )
-    _say(comparison_table(comparison))
+    say(comparison_table(comparison))
     return 0
 
 
@@ -1499,7 +1487,7 @@ def _add_seeds(add: Adder) -> None:
 def _seeds(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.seeds import seeds_table, summarise_seeds
 
-    _say(seeds_table(summarise_seeds(options.reports, output=options.output)))
+    say(seeds_table(summarise_seeds(options.reports, output=options.output)))
     return 0
 
 
@@ -1589,12 +1577,6 @@ def _config_value(action: argparse.Action, value: Any, where: str, command: argp
         if action.choices is not None and item not in action.choices:
             command.error(f"{where} is {item!r}; known: {', '.join(map(str, action.choices))}")
     return converted if takes_many else converted[0]
-
-
-def _say(text: Any, *, stream: Any = None) -> None:
-    """Write a line for the user."""
-    (stream or sys.stdout).write(f"{text if isinstance(text, str) else json.dumps(text, indent=2)}\n")
-    (stream or sys.stdout).flush()
 
 
 if __name__ == "__main__":

@@ -6,13 +6,10 @@ Only the standard library is imported here; each command imports what it needs.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Command = Callable[[argparse.Namespace], int]
-Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
+from ecgbyte_hf.command_line import Adder, say
 
 # As in `attribution.py`, which imports numpy.
 METHODS = ("attention", "last_layer", "paper", "rollout", "gradient_x_input", "integrated_gradients")
@@ -114,13 +111,13 @@ def run_attention(options: argparse.Namespace) -> int:
     for one in made:
         path = output if len(made) == 1 else output.with_stem(f"{output.stem}-{one.method}")
         save_figure(plot_attribution(reading, one, title=Path(options.record).stem), path)
-        _say(f"saved {path}")
+        say(f"saved {path}")
     extra: dict[str, Any] = {"arguments": _arguments(options)}
     if options.check:
         extra["check"] = _check(model, reading, made, options)
     numbers, arrays = save_numbers(output, reading, made, **extra)
-    _say(f"numbers in {numbers} and {arrays}")
-    _say(f"answer: {reading.answer}")
+    say(f"numbers in {numbers} and {arrays}")
+    say(f"answer: {reading.answer}")
     return 0
 
 
@@ -132,7 +129,7 @@ def _check(model: Any, reading: Any, made: Any, options: argparse.Namespace) -> 
     results = deletions(model, reading, maps, draws=options.draws, context=_context(options))
     for method, result in results.items():
         below = sum(result.top < other for other in result.random)
-        _say(
+        say(
             f"{method}: without its top {100 * result.share:.0f} % of samples the answer loses {result.drop:.2f} "
             f"nats, without the same pieces moved {result.random_drop:.2f}, less in {below} of {options.draws}"
         )
@@ -152,16 +149,11 @@ def run_report(options: argparse.Namespace) -> int:
     # The folder's name, not its path: a page is passed on.
     name = Path(options.model).resolve().name
     save_report(options.output, reading, made, title=Path(options.record).stem, model_name=name)
-    _say(f"answer: {reading.answer}")
-    _say(f"saved {options.output}")
+    say(f"answer: {reading.answer}")
+    say(f"saved {options.output}")
     return 0
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, without the functions that argparse keeps."""
     return {name: value for name, value in vars(options).items() if name not in ("run", "command", "config")}
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

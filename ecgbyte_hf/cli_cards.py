@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
-Adder = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+from ecgbyte_hf.command_line import Adder
+
 # As in `hub/cards.py`, whose imports take a second.
 KINDS = ("tokenizer", "dataset", "encoder", "language_model")
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from typing import Any
 
+from ecgbyte_hf.command_line import Adder, say
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 
-Adder = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 # As in `hub/convert_checkpoint.py` and `feature_extraction_ecg_byte.py`, which take a second to import.
 KINDS = ("ecg-byte", "clip", "vit", "clip-vit", "resnet")
 PROFILES = ("reference", "reference-low", "sos", "none")
@@ -72,7 +70,7 @@ def _convert_tokenizer(options: argparse.Namespace) -> int:
 
     _refuse(options, _OF_CHECKPOINTS, "convert tokenizer")
     report = convert_tokenizer(options.file, options.output, percentiles=options.percentiles, **_signals(options))
-    _say(
+    say(
         f"{report['merges']} merges (given as {report['merge_form']}), longest token {report['longest_token']} "
         f"samples; {report['dead_ids']} ids that never occur left out; saved in {options.output}"
     )
@@ -95,7 +93,7 @@ def _convert_language_model(options: argparse.Namespace) -> int:
     )
     _say_model(report["language_model"], report["keys_left_out"])
     place = "adapter" if report["language_model"]["lora_rank"] else "model"
-    _say(f"saved in {options.output}; next: ecgbyte generate --model {options.output}/{place} ...")
+    say(f"saved in {options.output}; next: ecgbyte generate --model {options.output}/{place} ...")
     return 0
 
 
@@ -113,12 +111,12 @@ def _convert_encoder(options: argparse.Namespace) -> int:
         **_signals(options),
     )
     encoder = report["encoder"]
-    _say(f"{encoder['class']} with {encoder['parameters']} parameters")
+    say(f"{encoder['class']} with {encoder['parameters']} parameters")
     if "language_model" in report:
         _say_model(report["language_model"], report["keys_left_out"])
     for note in report["notes"]:
-        _say(f"note: {note}")
-    _say(f"saved in {options.output}")
+        say(f"note: {note}")
+    say(f"saved in {options.output}")
     return 0
 
 
@@ -156,26 +154,21 @@ def _require(options: argparse.Namespace, names: tuple[str, ...], what: str) -> 
 
 def _say_calibration(calibration: dict[str, Any]) -> None:
     if calibration["method"] == "minmax":
-        _say(
+        say(
             "no --percentiles: every record is scaled by its own minimum and maximum, as the released tokenizers were "
             "made; give the .npy if this one was made with percentiles"
         )
     else:
-        _say(f"the symbols divide {calibration['low']:g} to {calibration['high']:g} mV")
+        say(f"the symbols divide {calibration['low']:g} to {calibration['high']:g} mV")
 
 
 def _say_model(model: dict[str, Any], left_out: list[str]) -> None:
     adapter = (
         f"LoRA of rank {model['lora_rank']} on {', '.join(model['lora_modules'])}" if model["lora_rank"] else "no LoRA"
     )
-    _say(
+    say(
         f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} that never occur left out; "
         f"{adapter}"
     )
     if left_out:
-        _say(f"left out: {', '.join(left_out)}")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+        say(f"left out: {', '.join(left_out)}")

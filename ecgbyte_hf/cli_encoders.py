@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.command_line import Adder, say
 from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
-Adder = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 # As in `encoder_texts.py` and `pretrain_encoder.py`, which take seconds to import.
 TEXT_KINDS = ("report", "answers", "labels")
 SCHEDULES = ("noam", "linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial")
@@ -126,12 +125,12 @@ def _add_training(group: Any) -> None:
 
 
 def _pretrain_encoder(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared, _say
+    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.training.pretrain_encoder import PretrainOptions, pretrain_encoder
     from ecgbyte_hf.training.start_encoder import EncoderStart, encoder_named
 
     if options.tiny_size and not options.tiny:
-        _say("ecgbyte pretrain-encoder: --tiny-size needs --tiny", stream=sys.stderr)
+        say("ecgbyte pretrain-encoder: --tiny-size needs --tiny", stream=sys.stderr)
         return 2
     start = EncoderStart(
         init_from=tuple(options.init_from),
@@ -178,8 +177,8 @@ def _pretrain_encoder(options: argparse.Namespace) -> int:
     if os.environ.get("RANK", "0") != "0":
         return 0  # one of several processes says it
     for line in _lines(report):
-        _say(line)
-    _say(f"saved in {options.output}")
+        say(line)
+    say(f"saved in {options.output}")
     return 0
 
 
@@ -249,12 +248,12 @@ def _add_probe_encoder(add: Adder) -> None:
 
 
 def _probe_encoder(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared, _say
+    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.evaluation.encoder_probe import ProbeOptions, probe_encoder, probe_table
 
     for name, needed in (("prompts", "zero_shot"), ("texts", "retrieval")):
         if getattr(options, name) and not getattr(options, needed):
-            _say(f"ecgbyte probe-encoder: --{name} needs --{needed.replace('_', '-')}", stream=sys.stderr)
+            say(f"ecgbyte probe-encoder: --{name} needs --{needed.replace('_', '-')}", stream=sys.stderr)
             return 2
     report = probe_encoder(
         options.encoder,
@@ -275,8 +274,8 @@ def _probe_encoder(options: argparse.Namespace) -> int:
             device=options.device,
         ),
     )
-    _say(probe_table(report))
-    _say(f"saved {options.output}")
+    say(probe_table(report))
+    say(f"saved {options.output}")
     return 0
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
 
-Adder = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+from ecgbyte_hf.command_line import Adder, say
 
 
 def add_commands(add: Adder) -> None:
@@ -34,13 +32,8 @@ def _env(options: argparse.Namespace) -> int:
     checks = check_environment(found) if options.check else []
     if options.json:
         report = found | ({"checks": [one.to_dict() for one in checks]} if options.check else {})
-        _say(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     else:
         for line in [*environment_lines(found), *(one.line() for one in checks)]:
-            _say(line)
+            say(line)
     return int(any(not one.passed for one in checks))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf import cli_attribution
+from ecgbyte_hf.command_line import Adder, Command, add_command, say
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
-Command = Callable[[argparse.Namespace], int]
-Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
 # As in `interpretation/paper.py`, which imports numpy.
 LAYOUTS = ("3x4", "6x2", "rows")
 
@@ -28,17 +26,7 @@ def add_commands(add: Adder) -> None:
     figures = command.add_subparsers(dest="figure", metavar="figure", help="what to draw; `ecgbyte plot usage --help`")
 
     def add_figure(name: str, run: Command, summary: str, example: str) -> argparse.ArgumentParser:
-        figure = figures.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        figure.set_defaults(run=run)
-        figure.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
-        return figure
+        return add_command(figures, name, run, summary, example)
 
     _add_ecg(add_figure)
     _add_merges(add_figure)
@@ -129,10 +117,9 @@ def _tokenizer(place: str) -> Any:
 
 
 def _save(figure: Any, options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _say
     from ecgbyte_hf.interpretation.figures import save_figure
 
-    _say(f"saved {save_figure(figure, options.output)}")
+    say(f"saved {save_figure(figure, options.output)}")
     return 0
 
 
@@ -229,7 +216,7 @@ def _add_usage(add: Adder) -> None:
 
 
 def _plot_usage(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared, _say
+    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.interpretation.usage import measure_usage
     from ecgbyte_hf.interpretation.usage_figures import check_data_sets, plot_usage
@@ -245,16 +232,16 @@ def _plot_usage(options: argparse.Namespace) -> int:
     usage = measure_usage(opened, tokenizer, vocabulary_sizes=options.merges, num_threads=options.num_threads)
     for name, one in usage["data_sets"].items():
         covered = one["coverage"]
-        _say(
+        say(
             f"{name}: {one['records']} ECGs, {one['tokens'] / one['records']:.0f} tokens per ECG, "
             f"{one['compression']:.2f} samples per token"
         )
-        _say(
+        say(
             f"  {covered['used']} of {covered['vocabulary']} ids in use; half of all tokens are of "
             f"{covered['ids_for_share']['0.5']} ids, 99 % of {covered['ids_for_share']['0.99']}"
         )
     write_json(numbers, usage)
-    _say(f"saved {numbers}")
+    say(f"saved {numbers}")
     return _save(plot_usage(usage, title=options.title or ""), options)
 
 
@@ -281,7 +268,6 @@ def _add_decode(add: Adder) -> None:
 
 
 def _plot_decode(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _say
     from ecgbyte_hf.interpretation.decode_figures import plot_decode
     from ecgbyte_hf.interpretation.decoding import measure_decoding
     from ecgbyte_hf.interpretation.figures import check_figure_path
@@ -294,14 +280,14 @@ def _plot_decode(options: argparse.Namespace) -> int:
     shown = {"seconds": options.seconds, "title": options.title, "leads": options.leads}
     figure = plot_decode(record, tokenizer, **shown)
     numbers = measure_decoding(record, tokenizer, seconds=options.seconds).numbers()
-    _say(
+    say(
         f"{numbers['tokens']} tokens, {numbers['compression']:.2f} samples per token; largest error "
         f"{numbers['max_error_mv']:.4f} mV = {numbers['max_error_bins']:.2f} bins; {numbers['clipped']} samples "
         "outside the range of the bins"
     )
     if options.data is not None:
-        _say("a prepared folder has the cleaned signal alone; for the recording itself give its file as --record")
+        say("a prepared folder has the cleaned signal alone; for the recording itself give its file as --record")
     arguments = {name: getattr(options, name) for name in ("record", "data", "tokenizer", "seconds", "leads")}
     origin = provenance("plot decode", arguments, tokenizer=tokenizer.fingerprint)
-    _say(f"saved {write_json(path, {**numbers, 'provenance': origin})}")
+    say(f"saved {write_json(path, {**numbers, 'provenance': origin})}")
     return _save(figure, options)

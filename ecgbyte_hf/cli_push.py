@@ -6,12 +6,10 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-Command = Callable[[argparse.Namespace], int]
-Adder = Callable[[str, Command, str, str], argparse.ArgumentParser]
+from ecgbyte_hf.command_line import Adder, say
+
 _KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png", "extend.json")
 # As in `hub/kinds.py`.
 KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
@@ -54,7 +52,7 @@ def add_commands(add: Adder) -> None:
 
 def _push(options: argparse.Namespace) -> int:
     if options.merge and options.base:
-        _say("ecgbyte push: give --base or --merge, not both", stream=sys.stderr)
+        say("ecgbyte push: give --base or --merge, not both", stream=sys.stderr)
         return 2
     if not options.merge:
         return _push_folder(options, options.folder)
@@ -99,22 +97,16 @@ def _push_folder(options: argparse.Namespace, folder: str | Path) -> int:
     )
     pushed = push_folder(folder, options.repo_id, chosen, dry_run=options.dry_run)
     for name, size in pushed.sizes.items():
-        _say(f"  {size:>14,}  {name}")
+        say(f"  {size:>14,}  {name}")
     for name, reason in pushed.left_out.items():
-        _say(f"left out: {name} ({reason})")
+        say(f"left out: {name} ({reason})")
     for note in pushed.notes:
-        _say(f"changed: {note}")
+        say(f"changed: {note}")
     what = pushed.kind.replace("_", " ")
     total = f"{len(pushed.sizes)} files, {sum(pushed.sizes.values()):,} bytes"
     if pushed.url is None:
-        _say(f"{total} ({what}) would be pushed to {pushed.repo_id}; every check passed, nothing was uploaded")
+        say(f"{total} ({what}) would be pushed to {pushed.repo_id}; every check passed, nothing was uploaded")
         return 0
-    _say(f"{total} ({what}) are at {pushed.url} (commit {pushed.commit}), read back and compared")
-    _say(pushed.how_to())
+    say(f"{total} ({what}) are at {pushed.url} (commit {pushed.commit}), read back and compared")
+    say(pushed.how_to())
     return 0
-
-
-def _say(text: str, *, stream: Any = None) -> None:
-    """Write a line for the user."""
-    (stream or sys.stdout).write(f"{text}\n")
-    (stream or sys.stdout).flush()

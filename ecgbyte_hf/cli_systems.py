@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from ecgbyte_hf.command_line import Adder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
-Adder = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 # Options that name a file of a system -> attribute of `SystemRuns`, what the file is.
 _FILES = {
     "report": ("reports", "what `ecgbyte evaluate` wrote for one of its training seeds"),

@@ -17,6 +17,8 @@ from ecgbyte_hf.provenance import write_json
 PROMPT_FILE = "ecg_prompt.json"
 # Where a language model's folder keeps the ECG tokenizer, the feature extractor and the prompt.
 ECG_SUBFOLDER = "ecg_byte"
+# Where an encoder that reads pictures keeps its feature extractor: the image processor has the same file name.
+SIGNAL_SUBFOLDER = "signal"
 
 
 # Text is counted in steps of this many tokens when the ECG's share is worked out. So most questions about one ECG see

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EcgParts
-from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, SIGNAL_SUBFOLDER
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE, read_ecg_byte_file
 from ecgbyte_hf.provenance import read_object
@@ -22,7 +22,6 @@ from ecgbyte_hf.provenance import read_object
 LARGEST_JSON = 1 << 28
 PREPROCESSOR_FILE = "preprocessor_config.json"
 # Where an encoder of pictures has the feature extractor, since its own preprocessor has the usual place.
-_SIGNAL_SUBFOLDER = "signal"
 # Commands whose result is made from data, and not only judged on some.
 _MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
@@ -108,7 +107,7 @@ class CardSources:
 
     def preprocessor(self) -> dict[str, Any] | None:
         """The feature extractor that cleans recordings, `None` without one."""
-        for place in (self.ecg_folder, self.folder / _SIGNAL_SUBFOLDER, self.folder):
+        for place in (self.ecg_folder, self.folder / SIGNAL_SUBFOLDER, self.folder):
             content = read_object(place / PREPROCESSOR_FILE)
             if content and "profile" in content:
                 return content

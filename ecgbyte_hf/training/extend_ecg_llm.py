@@ -11,14 +11,12 @@ import numpy as np
 
 from ecgbyte_hf.data.ecg_parts import note_base, save_parts
 from ecgbyte_hf.data.prepared import PreparedData
-from ecgbyte_hf.data.prompts import PROMPT_FILE, EcgPrompt
+from ecgbyte_hf.data.prompts import PROMPT_FILE, SIGNAL_SUBFOLDER, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
 from ecgbyte_hf.training.extend_llm import ExtendableModel
 
 logger = logging.getLogger(__name__)
 
-#: Where the folder of an encoder that reads pictures keeps the cleaning of the signals.
-SIGNAL_SUBFOLDER = "signal"
 # Training records that features are measured on: their mean and deviation hardly change beyond.
 _MEASURED_RECORDS = 256
 # Seconds that a record is taken to have where nothing says it: those of PTB-XL and MIMIC-IV-ECG.

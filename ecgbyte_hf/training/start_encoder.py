@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.prepared import PreparedData
+from ecgbyte_hf.data.prompts import SIGNAL_SUBFOLDER
 from ecgbyte_hf.models.auto import ENCODERS, Encoder
 from ecgbyte_hf.models.errors_ecg_byte import EncoderError
 
-#: Folder of the feature extractor beside an image processor, which has the same file name.
-SIGNAL_FOLDER = "signal"
 #: Tokens of a text, as in the paper.
 MAX_TEXT_LENGTHS = {"EcgResNet": 64, "EcgClip": 77, "EcgClipVit": 77}
 #: Mean and deviation of the pixels that ViT's weights were learnt with; the others have CLIP's.
@@ -94,7 +93,7 @@ class EncoderParts:
             self.feature_extractor.save_pretrained(folder)
         else:
             self.image_processor.save_pretrained(folder)
-            self.feature_extractor.save_pretrained(Path(folder) / SIGNAL_FOLDER)
+            self.feature_extractor.save_pretrained(Path(folder) / SIGNAL_SUBFOLDER)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
@@ -177,7 +176,7 @@ def load_parts(folder: str | Path) -> EncoderParts:
 
     encoder = encoder_of(folder)
     model = pretraining_class(encoder).from_pretrained(folder)
-    signal = Path(folder) / SIGNAL_FOLDER if encoder.takes_images else Path(folder)
+    signal = Path(folder) / SIGNAL_SUBFOLDER if encoder.takes_images else Path(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder) if takes_texts(model) else None
     return EncoderParts(
         model.eval(),
