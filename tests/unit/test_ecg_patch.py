@@ -201,7 +201,7 @@ def test_loss_by_hand_over_masked_patches_alone(model, values):
     output = model(values, mask)
     patches = values.double().reshape(4, 12, 8, 8).numpy()
     found = output.reconstruction.detach().double().reshape(4, 12, 8, 8).numpy()
-    targets = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, keepdims=True) + 1e-6)
+    targets = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, keepdims=True) + 0.05**2)
     expected = np.mean(((targets - found) ** 2)[mask.numpy()])
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(output.loss, output.reconstruction_loss)
@@ -209,11 +209,13 @@ def test_loss_by_hand_over_masked_patches_alone(model, values):
     assert model(values, mask, return_loss=False).loss is None
 
 
-def test_predicting_the_mean_costs_one_and_a_flat_patch_nothing(model, values):
+def test_predicting_the_mean_costs_one_for_waves_less_for_noise_and_nothing_for_a_flat_patch(model, values):
     patches, everything = values.reshape(4, 12, 8, 8), torch.ones(4, 12, 8, dtype=torch.bool)
+    patches = patches - patches.mean(dim=-1, keepdim=True)
+    patches = patches / patches.square().mean(dim=-1, keepdim=True).sqrt()
     zeros = torch.zeros_like(patches)
-    for height in (1.0, 0.05):
-        assert model.decoder.loss(height * patches, zeros, everything).item() == pytest.approx(1, abs=1e-3)
+    for height, cost in ((1.0, 1 / 1.0025), (0.05, 1 / 2), (0.005, 1 / 101)):  # mV
+        assert model.decoder.loss(height * patches, zeros, everything).item() == pytest.approx(cost, rel=1e-5)
     assert model.decoder.loss(torch.full_like(patches, 0.4), zeros, everything).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -222,6 +224,13 @@ def test_gradients_come_from_masked_patches_alone(model, values):
     reconstruction = torch.randn(4, 12, 8, 8, requires_grad=True)
     model.decoder.loss(values.reshape(4, 12, 8, 8), reconstruction, mask).backward()
     assert torch.equal((reconstruction.grad != 0).any(dim=-1), mask)
+
+
+def test_waves_are_not_lost_beside_their_positions_at_the_start():
+    embeddings = seeded(EcgPatchModel, patch_config(hidden_size=128, patch_size=16)).embeddings
+    with torch.no_grad():
+        contents = embeddings.projection(0.2 * torch.randn(2, 12, 10, 16))
+    assert 0.3 < contents.square().mean().sqrt().item() < 3  # positions: 0.7
 
 
 def test_gradients_are_right():
