@@ -23,7 +23,7 @@ def core_requirement() -> str:
 REQUIRES = [
     core_requirement(),
     "datasets>=5.1,<6",
-    "huggingface_hub>=2,<3",
+    "huggingface_hub>=1.31,<3",
     "jinja2>=3.1",
     "numpy>=1.26",
     "packaging>=23",

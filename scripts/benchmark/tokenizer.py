@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="for the results (default: results beside the script, or FILE's folder)",
     )
-    add("--readme", type=Path, help=f"file to put the tables into, between {report.START} and {report.END}")
+    add("--readme", type=Path, help=f"file to put a summary into, between {report.START} and {report.END}")
     add("--from-json", type=Path, metavar="FILE", help="measure nothing; tables and figure of this result file")
     return options
 
@@ -146,13 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def publish(results: dict[str, Any], output: Path, readme: Path | None) -> None:
-    """Write table and figure beside the result file, and into the README if there is one."""
+    """Write table and figure beside the result file, and a summary into the README if there is one."""
     from ecgbyte_hf.provenance import write_text
 
     figure = report.draw(results, output / report.FIGURE)
-    write_text(output / "tokenizer.md", report.text_of(results, report.FIGURE))
+    table = write_text(output / "tokenizer.md", report.text_of(results, report.FIGURE))
     if readme is not None:
-        report.write_readme(readme, results, figure.resolve())
+        report.write_readme(readme, results, table, figure)
     sys.stdout.write(report.text_of(results))
 
 

@@ -34,6 +34,62 @@ def text_of(results: dict[str, Any], figure: str | None = None) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def summary_of(results: dict[str, Any], table: str, figure: str) -> str:
+    """Markdown for a README: every contestant on one thread, on real records where they were measured.
+
+    Args:
+        results: of the measurements.
+        table: link to the whole tables, named at the end.
+        figure: link to the figure.
+    """
+    parts = results["parts"]
+    blocks = []
+    for name, one_table in (("train", _training_summary), ("encode", _encoding_summary)):
+        rows = [row for row in parts.get(name, {}).get("rows", ()) if row["threads"] == 1 and row["status"] == "ok"]
+        corpora = _names(rows, "corpus", CORPORA)
+        if corpora:
+            corpus = corpora[-1]
+            blocks += [
+                f"{_caption(name, parts[name])} One thread, {corpus} records.",
+                one_table([row for row in rows if row["corpus"] == corpus]),
+            ]
+    scale = [row for row in parts.get("scale", {}).get("rows", ()) if row["contestant"] == "ours"]
+    largest = max((row for row in scale if row["status"] == "ok"), key=lambda row: row["symbols"], default=None)
+    if largest is not None:
+        blocks.append(
+            f"On {largest['records']:,} records, {largest['symbols'] / 1e9:g}e9 symbols, training takes "
+            f"{_figures(largest['seconds'])} s on {_threads(largest['threads'])} and {_bytes(largest['peak_bytes'])}."
+        )
+    blocks.append(f"![Training time against the size of the corpus, and encoding speed against length]({figure})")
+    blocks.append(f"[All corpora, threads and batches]({table}).")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _training_summary(rows: Sequence[Row]) -> str:
+    header = ["trainer", "s", "x ours", "memory", "tokens as ours"]
+    lines = [
+        [row["label"], _figures(row["seconds"]), _ratio(row), _bytes(_above_baseline(row)), _agreement(row)]
+        for row in rows
+    ]
+    return _table(header, lines)
+
+
+def _encoding_summary(rows: Sequence[Row]) -> str:
+    header = ["encoder", "MB/s", "us per record", "x ours", "ids as ours"]
+    lines = [
+        [
+            row["label"],
+            _figures(row["symbols_per_second"] / 1e6),
+            _figures(row["record_symbols"] / row["symbols_per_second"] * 1e6),
+            _ratio(row),
+            _same_ids(row),
+        ]
+        for row in rows
+        if "batch" not in row["label"]
+    ]
+    return _table(header, lines)
+
+
 def _caption(name: str, part: dict[str, Any]) -> str:
     arguments, machine = part["provenance"]["arguments"], part["machine"]
     where = f"{machine['cpu']}, {machine['cores']} cores"
@@ -242,13 +298,15 @@ def replace_between_markers(text: str, block: str) -> str:
     return f"{before}{START}\n{block.strip()}\n{END}{after}"
 
 
-def write_readme(readme: Path, results: dict[str, Any], figure: Path) -> None:
-    """Put tables and figure between the markers of a README."""
+def write_readme(readme: Path, results: dict[str, Any], table: Path, figure: Path) -> None:
+    """Put the summary, with links to the tables and of the figure, between the markers of a README."""
     from ecgbyte_hf.provenance import write_text
 
-    link = os.path.relpath(figure, readme.resolve().parent).replace(os.sep, "/")
+    links = [
+        os.path.relpath(path.resolve(), readme.resolve().parent).replace(os.sep, "/") for path in (table, figure)
+    ]
     text = readme.read_text(encoding="utf-8")
-    write_text(readme, replace_between_markers(text, text_of(results, link)))
+    write_text(readme, replace_between_markers(text, summary_of(results, *links)))
 
 
 # ---- figure -----------------------------------------------------------------------------------------------------
