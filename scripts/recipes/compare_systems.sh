@@ -3,8 +3,9 @@
 # language model, steps, batches and tries of the learning rate, and with its own controls. On simulated ECGs about an hour
 # on two cores; broken off, the same line goes on (bash 4.4 or newer).
 #   bash scripts/recipes/compare_systems.sh
-# compare_systems_paper.sh beside this file has the paper's settings, for real recordings and a GPU. DATA is "synthetic", or what `ecgbyte prepare` wrote, with a validation split. The result is $OUTPUT/systems.json, with
-# its table (.md) and figure (.png). README.md beside this file tells what is equal and what is not.
+# compare_systems_paper.sh beside this file has the paper's settings, for real recordings and a GPU. DATA is "synthetic", or
+# what `ecgbyte prepare` wrote, with a validation split. The result is $OUTPUT/systems.json, with its table (.md) and figure
+# (.png). README.md beside this file tells what is equal and what is not.
 set -euo pipefail
 
 OUTPUT="${OUTPUT:-systems}"

@@ -3,6 +3,7 @@
 That each of them trains is in test_sft.py.
 """
 
+import json
 import os
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from trl import get_peft_config
 from ecgbyte_hf import cli
 from ecgbyte_hf.evaluation.perturbations import Perturbation
 from ecgbyte_hf.evaluation.signal_baselines import worse_path
+from ecgbyte_hf.models.configuration_ecg_resnet import EcgResNetConfig
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.training import sft
 from ecgbyte_hf.training.augmentation import Augmentation
@@ -342,6 +344,28 @@ def of(words, option):
 @pytest.fixture
 def recorder(tmp_path):
     return Recorder(tmp_path)
+
+
+def test_every_command_about_an_encoder_of_labels_is_one(recorder):
+    variables = {"PTB_XL_DIR": "ptb-xl", "OUTPUT": "runs"}
+    ended = recorder.run("ptb_xl_encoder.sh", variables)
+    assert ended.returncode == 0, ended.stderr
+    given = recorder.commands()
+    first = ["prepare", "pretrain-encoder", "probe-encoder", "prepare", "extend-llm"]
+    rows = ["encode", "sft"] * 2
+    assert [words[0] for words in given] == [*first, *rows, *["generate"] * 4, "evaluate"]
+    # The encoder never saw the fold that is answered about, nor did the language model.
+    assert {of(words, "--test-fold") for words in given if words[0] == "prepare"} == {"9"}
+    assert all(of(words, "--splits") == "train" for words in given if words[0] == "encode")
+    trained = [words for words in given if words[0] == "sft"]
+    assert of(trained[0], "--max_steps") == of(trained[1], "--max_steps")
+    assert [of(words, "--dataset_name") for words in trained] == ["runs/rows-true", "runs/rows-question_only"]
+    (answers,) = {of(words, "--output") for words in given if words[0] == "generate" and of(words, "--view") == "true"}
+    assert of(given[-1], "--predictions") == answers and given[-1].count("--control") == 3
+    settings = EcgResNetConfig(**json.loads((recorder.folder / "runs" / "encoder.json").read_text()))
+    assert (settings.base_channels, settings.text_config.num_hidden_layers) == (32, 2)
+    again = recorder.run("ptb_xl_encoder.sh", variables | {"EPOCHS": "3"})
+    assert again.returncode == 2 and "runs holds a run with other settings" in again.stderr
 
 
 class TestSystems:

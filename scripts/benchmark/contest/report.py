@@ -302,9 +302,7 @@ def write_readme(readme: Path, results: dict[str, Any], table: Path, figure: Pat
     """Put the summary, with links to the tables and of the figure, between the markers of a README."""
     from ecgbyte_hf.provenance import write_text
 
-    links = [
-        os.path.relpath(path.resolve(), readme.resolve().parent).replace(os.sep, "/") for path in (table, figure)
-    ]
+    links = [os.path.relpath(path.resolve(), readme.resolve().parent).replace(os.sep, "/") for path in (table, figure)]
     text = readme.read_text(encoding="utf-8")
     write_text(readme, replace_between_markers(text, summary_of(results, *links)))
 
