@@ -22,7 +22,7 @@ from .errors_ecg_byte import EncoderError
 from .modeling_ecg_encoder import EcgEncoderPreTrainedModel
 
 #: Inputs of `EcgLlmForConditionalGeneration` that make the placeholders' embeddings; read once, with the prompt.
-ECG_INPUTS = ("ecg_values", "ecg_features")
+ECG_INPUTS = ("ecg_values", "ecg_encodings", "ecg_features")
 
 
 class EcgLlmProjector(nn.Module):
@@ -166,7 +166,14 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
         return torch.cat([self.get_ecg_features(values[None]) for values in ecg_values])
 
     def encode(self, ecg_values: torch.Tensor) -> torch.Tensor:
-        """Return the encoder's features (ECGs, tokens, size), in float32 whatever the rest is trained in."""
+        """Return what the encoder makes of ECGs, in float32 whatever the rest is trained in.
+
+        Args:
+            ecg_values: a tensor as of `get_ecg_features`.
+
+        Returns:
+            (ECGs, `config.num_ecg_tokens`, sum of `config.feature_sizes`), for the projector.
+        """
         device = next(self.encoder.parameters()).device
         wants_gradient = torch.is_grad_enabled() and not self.config.freeze_encoder
         with torch.set_grad_enabled(wants_gradient), torch.autocast(device.type, enabled=False):
@@ -188,6 +195,7 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         ecg_features: torch.Tensor | None = None,
+        ecg_encodings: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the language model on a text in which ECGs stand at the placeholders.
@@ -200,6 +208,7 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
             past_key_values: as of the language model.
             inputs_embeds: (batch, tokens, width) in place of ids, with the ECGs in it.
             ecg_features: what `get_ecg_features` returned, in place of `ecg_values`.
+            ecg_encodings: what `encode` returned, in place of `ecg_values`: for training of the projector alone.
             kwargs: for the language model.
 
         Returns:
@@ -211,8 +220,8 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise EncoderError("Got both or none of input_ids and inputs_embeds, expected one of them.")
         if inputs_embeds is None:
-            inputs_embeds = self._embed(input_ids, ecg_values, ecg_features)
-        elif ecg_values is not None or ecg_features is not None:
+            inputs_embeds = self._embed(input_ids, ecg_values, ecg_features, ecg_encodings)
+        elif any(given is not None for given in (ecg_values, ecg_features, ecg_encodings)):
             raise EncoderError("Got ECGs beside inputs_embeds, expected them in it: nothing says where they belong.")
         return self.language_model(
             inputs_embeds=inputs_embeds,
@@ -239,14 +248,22 @@ class EcgLlmModel(EcgLlmPreTrainedModel):
                 "trainer keeps them with remove_unused_columns=False and a collator that reads them."
             )
 
-    def _embed(self, input_ids: Any, ecg_values: Any, ecg_features: torch.Tensor | None) -> torch.Tensor:
+    def _embed(
+        self,
+        input_ids: Any,
+        ecg_values: Any,
+        ecg_features: torch.Tensor | None,
+        ecg_encodings: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Return the embeddings of ids, with those of the ECGs at the placeholders."""
-        if ecg_values is not None and ecg_features is not None:
-            raise EncoderError("Got both ecg_values and ecg_features, expected one of them.")
+        if sum(given is not None for given in (ecg_values, ecg_features, ecg_encodings)) > 1:
+            raise EncoderError("Got several of ecg_values, ecg_encodings and ecg_features, expected one of them.")
         is_ecg = self.is_place(input_ids)
         embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
         if ecg_values is not None:
             ecg_features = self.get_ecg_features(ecg_values)
+        elif ecg_encodings is not None:
+            ecg_features = self.projector(ecg_encodings.to(embeds.device))
         self.check_places(int(is_ecg.sum()), 0 if ecg_features is None else len(ecg_features))
         if ecg_features is None:
             return embeds
@@ -346,6 +363,7 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         ecg_features: torch.Tensor | None = None,
+        ecg_encodings: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
@@ -354,13 +372,14 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         """Predict the next token at every place.
 
         Args:
-            input_ids: as of `EcgLlmModel.forward`, and the next six.
+            input_ids: as of `EcgLlmModel.forward`, and the next seven.
             ecg_values: the ECGs of the batch.
             attention_mask: of the text.
             position_ids: of the text.
             past_key_values: of a text read before.
             inputs_embeds: in place of ids.
             ecg_features: in place of `ecg_values`.
+            ecg_encodings: in place of `ecg_values`.
             labels: (batch, tokens), ids with -100 where no loss is wanted.
             logits_to_keep: of the last so many places, 0 for all; or their indices.
             return_dict: False for a tuple.
@@ -377,6 +396,7 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             ecg_features=ecg_features,
+            ecg_encodings=ecg_encodings,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -416,7 +436,8 @@ class EcgLlmForConditionalGeneration(EcgLlmPreTrainedModel, GenerationMixin):
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs["ecg_values"] = ecg_values
         else:
-            inputs.pop("ecg_features", None)
+            for name in ("ecg_features", "ecg_encodings"):
+                inputs.pop(name, None)
         return inputs
 
     def _expand_inputs_for_generation(  # type: ignore[override]

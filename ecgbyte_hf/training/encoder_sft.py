@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,62 @@ from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.row_signals import open_row_signals
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of encodings that are kept. One of a ResNet-101 takes 8 kB: those of 260,000 ECGs.
+MAX_KEPT = 2 * 2**30
+
+
+class EcgEncodings:
+    """What a frozen encoder makes of ECGs, each encoded once, whatever the questions and epochs.
+
+    Args:
+        model: An `EcgLlmForConditionalGeneration`, with an adapter or not.
+        signals: Gives what the encoder takes for some ECGs, in their order.
+        max_bytes: Kept; of more ECGs each is encoded as often as it is shown.
+    """
+
+    def __init__(self, model: Any, signals: Any, *, max_bytes: int = MAX_KEPT) -> None:
+        self._model = _without_adapter(model).model
+        self._signals = signals
+        self._left = max_bytes
+        self._is_full = False
+        self._kept: dict[int, Any] = {}
+
+    def __call__(self, ecg_ids: Sequence[int]) -> Any:
+        """Encodings (ECGs, tokens, size), float32, on the CPU."""
+        import torch
+
+        unknown = list(dict.fromkeys(ecg_id for ecg_id in ecg_ids if ecg_id not in self._kept))
+        new = self._encode(unknown) if unknown else {}
+        return torch.stack([new[ecg_id] if ecg_id in new else self._kept[ecg_id] for ecg_id in ecg_ids])
+
+    def _encode(self, ecg_ids: Sequence[int]) -> Mapping[int, Any]:
+        import torch
+
+        values = self._signals(ecg_ids)
+        with torch.no_grad():
+            if isinstance(values, torch.Tensor):
+                encodings = self._model.encode(values).cpu()
+            else:
+                encodings = torch.cat([self._model.encode(value[None]).cpu() for value in values])
+        found = {ecg_id: encoding.clone() for ecg_id, encoding in zip(ecg_ids, encodings, strict=True)}
+        for ecg_id, encoding in found.items():
+            if encoding.nbytes > self._left:
+                self._say_full()
+                break
+            self._kept[ecg_id] = encoding
+            self._left -= encoding.nbytes
+        return found
+
+    def _say_full(self) -> None:
+        if not self._is_full:
+            self._is_full = True
+            logger.warning(
+                "the encodings of %d ECGs fill their memory; other ECGs are encoded whenever they are shown",
+                len(self._kept),
+            )
 
 
 class EcgSignalCollator:
@@ -21,8 +78,8 @@ class EcgSignalCollator:
         prepared: The signals that rows name by `ecg_id`; None for rows that show no ECG.
         pad_to_multiple_of: As in TRL.
 
-    A batch has `input_ids`, `attention_mask`, `labels` (-100 without loss) and, where it shows ECGs, `ecg_values`: one
-    for each ECG, in the order of the placeholders.
+    A batch has `input_ids`, `attention_mask`, `labels` (-100 without loss) and, where it shows ECGs, `ecg_values`, or
+    `ecg_encodings` where `encodings` was set: one for each ECG, in the order of the placeholders.
     """
 
     def __init__(
@@ -31,6 +88,7 @@ class EcgSignalCollator:
         self.processor = processor
         self.prepared = prepared
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.encodings: EcgEncodings | None = None
         self._ecg_token_id = processor.tokenizer.convert_tokens_to_ids(ECG_TOKEN)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -52,8 +110,16 @@ class EcgSignalCollator:
             raise EcgDataError(
                 "got rows with ECGs and no prepared folder, expected the one that they were written from"
             )
-        batch["ecg_values"] = self.processor.ecg_values([self.prepared.signal(ecg_id) for ecg_id in shown])
+        if self.encodings is not None:
+            batch["ecg_encodings"] = self.encodings(shown)
+        else:
+            batch["ecg_values"] = self.ecg_values(shown)
         return batch
+
+    def ecg_values(self, ecg_ids: Sequence[int]) -> Any:
+        """What the encoder takes for some ECGs."""
+        prepared: Any = self.prepared
+        return self.processor.ecg_values([prepared.signal(ecg_id) for ecg_id in ecg_ids])
 
     def _shown(self, row: dict[str, Any]) -> list[int]:
         """The ECGs of a row that its text has a place for: all or none."""
@@ -90,6 +156,27 @@ def make_collator(
     prepared = open_row_signals(rows_folder, data)
     prepared.check_processor(processor)
     return EcgSignalCollator(processor, prepared, pad_to_multiple_of=pad_to_multiple_of)
+
+
+def encode_once(trainer: Any, collator: EcgSignalCollator) -> bool:
+    """Have a collator encode each ECG once, by the trainer's frozen encoder.
+
+    Returns:
+        Whether it does: not for an encoder that is trained, one that is shared out to several devices, or batches that
+        are made in other processes than the model's.
+    """
+    is_possible = (
+        _without_adapter(trainer.model).config.freeze_encoder
+        and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+        and trainer.args.dataloader_num_workers == 0
+    )
+    if is_possible:
+        collator.encodings = EcgEncodings(trainer.model, collator.ecg_values)
+    return bool(is_possible)
+
+
+def _without_adapter(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:

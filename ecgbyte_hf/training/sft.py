@@ -44,6 +44,13 @@ class EcgArguments:
         default=None,
         metadata={"help": "of a model with an encoder: the prepared folder, if it is not where it was"},
     )
+    keep_encodings: bool = field(
+        default=True,
+        metadata={
+            "help": "of a model with a frozen encoder: encode each ECG once and keep the result, up to 2 GiB in each "
+            "process; not with FSDP, DeepSpeed or --dataloader_num_workers"
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,9 @@ def _train(options: _Options, parts: Path) -> Path:
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
         output_layer.bias = None
-    if collator is not None and not has_encoder:
+    if has_encoder and ecg.keep_encodings:
+        encoder_sft.encode_once(trainer, collator)
+    elif collator is not None and not has_encoder:
         shared_prefix.prepare_trainer(trainer)
     output_dir = Path(training.output_dir)
     if trainer.is_world_process_zero():

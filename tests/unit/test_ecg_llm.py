@@ -77,6 +77,7 @@ def test_projected_ecgs_stand_at_the_places_in_order(name, settings):
         expected = model(inputs_embeds=embeds).logits
         assert torch.equal(model(input_ids=ids, ecg_values=values).logits, expected)
         assert torch.equal(model(input_ids=ids, ecg_features=features).logits, expected)
+        assert torch.equal(model(input_ids=ids, ecg_encodings=model.model.encode(values)).logits, expected)
         swapped = model(input_ids=ids, ecg_values=values.flip(0)).logits
     assert features.shape == (2, count, 32)
     assert not torch.allclose(swapped, expected, atol=1e-3)
@@ -197,7 +198,10 @@ def test_placeholders_generate_what_embeddings_alone_do(family, cache):
         embeds[:, 2] = model.get_ecg_features(values)[:, 0]
     by_places = generated(model, input_ids=ids, ecg_values=values, use_cache=cache)
     assert by_places.tolist() == generated(model, inputs_embeds=embeds).tolist()
-    assert by_places.tolist() == generated(model, input_ids=ids, ecg_features=embeds[:, 2:3], use_cache=cache).tolist()
+    with torch.no_grad():
+        encodings = model.model.encode(values)
+    for given in ({"ecg_features": embeds[:, 2:3]}, {"ecg_encodings": encodings}):
+        assert by_places.tolist() == generated(model, input_ids=ids, use_cache=cache, **given).tolist()
     others = [generated(model, input_ids=ids, ecg_values=values.roll(shift, 0)).tolist() for shift in (1, 2)]
     assert all(other != by_places.tolist() for other in others)
 
@@ -214,7 +218,7 @@ def test_a_padded_batch_generates_as_each_alone(model):
         assert row[: expected.shape[1]] == expected[0].tolist()
 
 
-@pytest.mark.parametrize("name", ["values", "features", "list"])
+@pytest.mark.parametrize("name", ["values", "encodings", "features", "list"])
 def test_beams_and_answers_keep_the_ecgs_of_each_row_in_order(name):
     """A row with two ECGs and one with one: as with embeddings, which need no repeating of ECGs."""
     model = make_ecg_llm(ecg_features="sequence", num_ecg_tokens=2)
@@ -223,15 +227,16 @@ def test_beams_and_answers_keep_the_ecgs_of_each_row_in_order(name):
     beams = {"num_beams": 2, "num_return_sequences": 2}
     with torch.no_grad():
         features = model.get_ecg_features(values)
-        embeds = model.model._embed(ids, None, features)
+        embeds = model.model._embed(ids, None, features, None)
         given = {
             "values": {"ecg_values": values},
+            "encodings": {"ecg_encodings": model.model.encode(values)},
             "features": {"ecg_features": features},
             "list": {"ecg_values": list(values)},
         }[name]
         expected = model.generate(inputs_embeds=embeds, attention_mask=torch.ones_like(ids), **GREEDY, **beams)
         found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, **GREEDY, **beams)
-        swapped = model.model._embed(ids, None, features[[0, 0, 1]])
+        swapped = model.model._embed(ids, None, features[[0, 0, 1]], None)
         other = model.generate(inputs_embeds=swapped, attention_mask=torch.ones_like(ids), **GREEDY, **beams)
     assert found[:, ids.shape[1] :].tolist() == expected.tolist() != other.tolist()
     repeated, more = model._expand_inputs_for_generation(expand_size=2, input_ids=ids, ecg_features=features)
@@ -257,7 +262,7 @@ def test_beams_and_answers_keep_the_ecgs_of_each_row_in_order(name):
         ({"input_ids": texts(1), "ecg_values": torch.zeros(1, 3, 64)}, "Got input_values of the shape"),
         (
             {"input_ids": texts(1), "ecg_values": ecg_values("EcgResNet", 1), "ecg_features": torch.zeros(1, 1, 32)},
-            "both ecg_values and ecg_features",
+            "several of ecg_values, ecg_encodings and ecg_features",
         ),
     ],
     ids=["no ECGs", "too few", "no place", "embeddings", "no text", "leads", "features"],
