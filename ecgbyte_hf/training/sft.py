@@ -245,10 +245,10 @@ def _train(options: _Options, parts: Path) -> Path:
     if not hasattr(output_layer, "bias"):
         # PEFT's wrapper of a tied output layer has none, and TRL's fused loss asks for it.
         output_layer.bias = None
-    if has_encoder and ecg.keep_encodings:
-        encoder_sft.encode_once(trainer, collator)
-    elif collator is not None and not has_encoder:
+    if collator is not None and not has_encoder:
         shared_prefix.prepare_trainer(trainer)
+    elif collator is not None and ecg.keep_encodings:
+        encoder_sft.encode_once(trainer, collator)
     output_dir = Path(training.output_dir)
     if trainer.is_world_process_zero():
         (output_dir / LOG_FILE).unlink(missing_ok=True)
