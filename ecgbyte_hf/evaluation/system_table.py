@@ -55,8 +55,8 @@ def compare_systems(systems: Mapping[str, SystemRuns], *, output: str | Path) ->
         `difference_to_best_control` (`mean`, `values`, `sd` and `ci95`: over seeds as of `over_seeds`, of a single
         seed the interval by ECG or none), `by_attribute` and `controls` (means), `best_controls` (of each seed),
         `doubts` (why it is not above every control; empty if it is), `learning_rate`, `tried` (learning rate and
-        validation loss), `parameters` (`trainable` and `all`), `seconds_per_step`, `pretraining` (`steps` and
-        `seconds_per_step`), each None if unknown.
+        validation loss), `parameters` (`trainable` and `all`), `seconds_per_step`, `pretraining` (`steps`,
+        `seconds_per_step` and `trainable` parameters), each None if unknown.
 
     Raises:
         EcgDataError: no system, other questions, another number of seeds, or another budget for one of them.
@@ -88,10 +88,7 @@ def compare_systems(systems: Mapping[str, SystemRuns], *, output: str | Path) ->
         },
         "provenance": provenance(
             "systems",
-            {
-                name: {kind: list(map(str, paths)) for kind, paths in vars(runs).items()}
-                for name, runs in systems.items()
-            },
+            {name: _as_text(runs) for name, runs in systems.items()},
             data_hash=first[0]["provenance"].get("data_hash"),
         ),
     }
@@ -123,7 +120,7 @@ def systems_lines(comparison: Mapping[str, Any]) -> tuple[list[list[str]], list[
     interval = "95 % of seeds" if comparison["n_seeds"] > 1 else "95 % by ECG"
     controls = [name for name in CONTROLS_OVER_ALL if any(name in one["controls"] for one in systems.values())]
     header = ["system", "exact match", interval, *controls, "less best control", "less first", "above every control"]
-    header += ["parameters trained", "s per step", "s per step before", "learning rate"]
+    header += ["parameters trained", "parameters before", "s per step", "s per step before", "learning rate"]
     lines = [header]
     for name, one in systems.items():
         line = [name, percent(one["exact_match"]["mean"]), _range(one["exact_match"])]
@@ -149,8 +146,8 @@ def systems_markdown(comparison: Mapping[str, Any]) -> str:
         f"seed{'s' if seeds > 1 else ''}. Scores in %: {spread}.",
         "“Less best control” is the system less that of its own controls that does best. It is above every control if "
         "the 95 % interval by ECG of that difference lies above 0 with each seed.",
-        "“s per step” is of training the language model, “before” of pretraining the encoder. "
-        + _budget_text(comparison),
+        "“Parameters trained” and “s per step” are of training the language model, those “before” of pretraining the "
+        "encoder. " + _budget_text(comparison),
         *remarks,
         "Research use only; not a medical device.",
     ]
@@ -344,7 +341,11 @@ def _costs(trainings: Sequence[Log], pretrainings: Sequence[Log]) -> dict[str, A
         "learning_rate": rates[0] if len(rates) == 1 else rates or None,
         "parameters": parameters[0] if parameters else None,
         "seconds_per_step": _mean_seconds(trainings),
-        "pretraining": {"steps": _steps(pretrainings[0]), "seconds_per_step": _mean_seconds(pretrainings)}
+        "pretraining": {
+            "steps": _steps(pretrainings[0]),
+            "seconds_per_step": _mean_seconds(pretrainings),
+            "trainable": pretrainings[0].get("report", {}).get("trained_parameters"),
+        }
         if pretrainings
         else None,
     }
@@ -380,6 +381,7 @@ def _cost_cells(one: Mapping[str, Any]) -> list[str]:
     parameters, before, rate = one["parameters"], one["pretraining"], one["learning_rate"]
     return [
         _NOTHING if parameters is None else f"{parameters['trainable']:,}",
+        f"{before['trainable']:,}" if before and before["trainable"] else _NOTHING,
         _seconds(one["seconds_per_step"]),
         _seconds(before["seconds_per_step"] if before else None),
         _NOTHING if rate is None else f"{rate:g}" if isinstance(rate, float) else ", ".join(f"{r:g}" for r in rate),

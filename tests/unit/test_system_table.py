@@ -42,7 +42,7 @@ def report(name, overall, low, *, controls=ALL, data="abc"):
     }
 
 
-def training(loss=1.0, rate=1e-3, *, steps=600, runtime=70.0, trainable=1000, **arguments):
+def training(loss=1.0, rate=1e-3, *, steps=600, runtime=70.0, trainable=1000, report=None, **arguments):
     given = {"max_steps": steps, "num_train_epochs": 3, "per_device_train_batch_size": 8}
     given |= {"gradient_accumulation_steps": 1, "learning_rate": rate, "resume_from_checkpoint": None}
     return {
@@ -54,6 +54,7 @@ def training(loss=1.0, rate=1e-3, *, steps=600, runtime=70.0, trainable=1000, **
         ],
         "parameters": {"trainable": trainable, "all": 2000},
         "provenance": {"arguments": given | arguments},
+        "report": report or {},
     }
 
 
@@ -84,7 +85,7 @@ def systems(files):
         "clip": SystemRuns(
             files(report("clip", 0.5, 0.01), report("clip", 0.46, -0.02)),
             files(training(rate=3e-3, runtime=40.0, trainable=500), training(rate=3e-3, runtime=22.0, trainable=500)),
-            files(training(steps=100, runtime=30.0)),
+            files(training(steps=300, runtime=30.0, report={"trained_parameters": 70_000})),
             files(training(1.6, 1e-3), training(1.5, 3e-3)),
         ),
     }
@@ -107,7 +108,13 @@ def test_by_hand(systems, tmp_path):
     assert tokens["seconds_per_step"] == pytest.approx(0.1)  # 70 s, 10 of them validation, 600 steps
     assert clip["seconds_per_step"] == pytest.approx((30 + 12) / 2 / 600)
     assert tokens["pretraining"] is None
-    assert clip["pretraining"] == {"steps": 300, "seconds_per_step": pytest.approx(20 / 300)}
+    assert clip["pretraining"] == {
+        "steps": 300,
+        "seconds_per_step": pytest.approx(20 / 300),
+        "trainable": 70_000,
+    }
+    (header, *lines), _ = systems_lines(found)
+    assert [line[header.index("parameters before")] for line in lines] == ["–", "70,000"]
     assert (tokens["learning_rate"], clip["learning_rate"]) == (1e-3, 3e-3)
     assert clip["parameters"] == {"trainable": 500, "all": 2000}
     assert clip["tried"] == [
@@ -158,7 +165,7 @@ def test_markdown(systems, tmp_path):
     lines = text.splitlines()
     assert lines[2].startswith("| system | exact match | 95 % of seeds | majority | question_only |")
     clip = [cell.strip() for cell in lines[5].strip("|").split("|")]
-    assert clip[:2] == ["clip", "48.0"] and clip[-4:] == ["500", "0.035", "0.0667", "0.003"]
+    assert clip[:2] == ["clip", "48.0"] and clip[-5:] == ["500", "70,000", "0.035", "0.0667", "0.003"]
     assert "10 questions of split test, 2 training seeds." in text
     assert "600 steps, batches of 8 rows, the learning rate of the lowest validation loss out of 0.001, 0.003" in text
     assert "| clip | 58.0 | 38.0 |" in text and "clip is not above every control" in text
