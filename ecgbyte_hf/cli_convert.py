@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.command_line import Adder, say
@@ -107,7 +108,7 @@ def _convert_language_model(options: argparse.Namespace) -> int:
         **_given(options, _OF_LANGUAGE_MODELS),
         **_signals(options),
     )
-    _say_model(report["language_model"], report["keys_left_out"])
+    _say_model(report["language_model"])
     _say_next(options, report)
     return 0
 
@@ -130,7 +131,7 @@ def _convert_encoder(options: argparse.Namespace) -> int:
     encoder = report["encoder"]
     say(f"{encoder['class']} with {encoder['parameters']} parameters")
     if "language_model" in report:
-        _say_model(report["language_model"], report["keys_left_out"])
+        _say_model(report["language_model"])
     for note in report["notes"]:
         say(f"note: {note}")
     _say_next(options, report)
@@ -138,7 +139,9 @@ def _convert_encoder(options: argparse.Namespace) -> int:
 
 
 def _say_next(options: argparse.Namespace, report: dict[str, Any]) -> None:
-    """Where it is, and what it can be used for."""
+    """What of the file was left out, where the rest is, and what it can be used for."""
+    if left_out := report["keys_left_out"] + report.get("parts_left_out", []):
+        say(f"left out: {', '.join(left_out)}")
     model = report.get("language_model")
     if model is None:
         say(f"saved in {options.output}; next: ecgbyte probe-encoder --encoder {options.output} ...")
@@ -152,6 +155,8 @@ def _encoder_config(path: str) -> Any:
 
     import ecgbyte_hf.models.auto  # noqa: F401  (registers the encoders)
 
+    if not Path(path).exists():
+        raise EcgError(f"--encoder-config {path}: not there; expected the config.json of an encoder, or its folder")
     try:
         return AutoConfig.from_pretrained(path)
     except ValueError as error:
@@ -189,14 +194,12 @@ def _say_calibration(calibration: dict[str, Any]) -> None:
         say(f"the symbols divide {calibration['low']:g} to {calibration['high']:g} mV")
 
 
-def _say_model(model: dict[str, Any], left_out: list[str]) -> None:
+def _say_model(model: dict[str, Any]) -> None:
     adapter = (
         f"LoRA of rank {model['lora_rank']} on {', '.join(model['lora_modules'])}" if model["lora_rank"] else "no LoRA"
     )
     adapter += ", merged" if model["merged"] else ""
     say(
-        f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} that never occur left out; "
-        f"{adapter}"
+        f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} of tokens that do not occur "
+        f"here left out; {adapter}"
     )
-    if left_out:
-        say(f"left out: {', '.join(left_out)}")

@@ -249,5 +249,6 @@ def _report(checkpoint: Checkpoint, path: str | Path, kind: str, stage: int | No
 
 def _provenance(**arguments: Any) -> dict[str, Any]:
     """Arguments without the machine's folders."""
-    named = {name: Path(value).name if name == "base" and value else value for name, value in arguments.items()}
+    places = ("base", "text_tokenizer")
+    named = {name: Path(value).name if name in places and value else value for name, value in arguments.items()}
     return provenance("convert checkpoint", named)

@@ -28,7 +28,7 @@ from ecgbyte_hf.data.hub_folder import CONFIG_AND_TOKENIZER_FILES, local_or_hub_
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.hub.reference_checkpoint import Checkpoint, load_exactly
 from ecgbyte_hf.hub.reference_tokenizer import NUM_BYTES, ReferenceVocabulary
-from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, EcgHubError, VocabularyError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET
 from ecgbyte_hf.training.extend_llm import ExtendableModel, check_positions
 
@@ -174,9 +174,7 @@ def read_language_model(
         BudgetError: the model has fewer positions than the prompt may take.
     """
     weights, lora = _parts(checkpoint)
-    folder = local_or_hub_folder(
-        base, made_by="save_pretrained", revision=revision, allow_patterns=CONFIG_AND_TOKENIZER_FILES
-    )
+    folder = _base_folder(base, revision)
     config, tokenizer, reference = _base_parts(base, folder)
     prompt = prompt or paper_prompt()
     check_positions(base, config, prompt)
@@ -201,6 +199,16 @@ def read_language_model(
         hidden_size=model.get_input_embeddings().weight.shape[1],
     )
     return ReferenceLanguageModel(base, revision, model, tokenizer, prompt, lora, lora_alpha, report)
+
+
+def _base_folder(base: str, revision: str | None) -> Path:
+    """Where the configuration and the tokenizer of the model that was trained are."""
+    try:
+        return local_or_hub_folder(
+            base, made_by="save_pretrained", revision=revision, allow_patterns=CONFIG_AND_TOKENIZER_FILES
+        )
+    except (EcgFileError, EcgHubError) as error:
+        raise type(error)(f"--base, the language model that was trained: {error}") from error
 
 
 def _base_parts(base: str, folder: Path) -> tuple[Any, Any, Any]:
@@ -400,7 +408,7 @@ def _checked_rank(lora: Lora, model: Any, where: str) -> int:
     bare = [name for name in layers if name.rsplit(".", 1)[-1] in names and name not in lora]
     if bare:
         raise EcgFileError(f"{where}: {bare[0]} has no LoRA weights, others of its name have; the file is incomplete")
-    ranks = set()
+    ranks: dict[int, str] = {}
     for layer, sides in lora.items():
         if layer not in layers or sides.keys() != {"A", "B"}:
             raise EcgFileError(f"{where}: LoRA weights of {layer[:100]} without their layer, or without one another")
@@ -408,8 +416,12 @@ def _checked_rank(lora: Lora, model: Any, where: str) -> int:
         wide = shape[::-1] if _is_transposed(model) else shape
         got = (tuple(sides["B"].shape), tuple(sides["A"].shape))
         if len(got[0]) != 2 or len(got[1]) != 2 or (got[0][0], got[1][1]) != wide or got[0][1] != got[1][0]:
-            raise EcgFileError(f"{where}: LoRA weights of {layer[:100]} have the shapes {got}, its layer {wide}")
-        ranks.add(got[1][0])
+            raise EcgFileError(
+                f"{where}: LoRA weights of {layer[:100]} have the shapes B {got[0]} and A {got[1]}, expected "
+                f"({wide[0]}, rank) and (rank, {wide[1]}); give the base that was trained (--base)"
+            )
+        ranks.setdefault(int(got[1][0]), layer)
     if len(ranks) != 1:
-        raise EcgFileError(f"{where}: LoRA weights of the ranks {sorted(ranks)}, expected one rank")
-    return int(ranks.pop())
+        named = " and ".join(f"{rank} ({layer[:100]})" for rank, layer in sorted(ranks.items()))
+        raise EcgFileError(f"{where}: LoRA weights of the ranks {named}, expected one rank, as one training has")
+    return next(iter(ranks))

@@ -49,7 +49,7 @@ def load_text_tokenizer(encoder: Encoder, name: str | None) -> Any:
     except (EcgError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise EcgFileError(
-            f"no tokenizer for the text tower: {reason} Give --text-tokenizer with its folder or name, or "
+            f"no tokenizer for the text tower ({reason}); give --text-tokenizer with its folder or name, or "
             f"--text-tokenizer {NO_TOKENIZER} for an encoder that is neither compared with texts nor pretrained on"
         ) from error
 

@@ -57,7 +57,14 @@ from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.hub.convert_checkpoint import KINDS, convert_ecg_byte_checkpoint, convert_encoder_checkpoint
 from ecgbyte_hf.hub.reference_checkpoint import read_checkpoint
 from ecgbyte_hf.hub.reference_tokenizer import make_processor, read_reference_vocabulary
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgError, EcgFileError, EncoderError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import (
+    BudgetError,
+    EcgError,
+    EcgFileError,
+    EcgHubError,
+    EncoderError,
+    VocabularyError,
+)
 from ecgbyte_hf.models.feature_extraction_ecg_byte import PROFILES
 from ecgbyte_hf.training.extend_llm import extend_llm
 from ecgbyte_hf.training.start_encoder import load_parts
@@ -393,6 +400,28 @@ class TestLanguageModel:
         with pytest.raises(error, match=match):
             self.convert(tmp_path, state, base, pickled)
 
+    def test_lora_of_two_trainings(self, tmp_path, trained, base, pickled):
+        state = dict(read_checkpoint(trained.path).tensors)
+        key = "llm.base_model.model.model.layers.1.mlp.up_proj.lora_{}.default.weight"
+        state[key.format("A")] = torch.ones(8, 32)
+        shape = tuple(state[key.format("B")].shape)
+        with pytest.raises(EcgFileError, match=rf"have the shapes B \({shape[0]}, 4\) and A \(8, 32\), expected"):
+            self.convert(tmp_path, state, base, pickled)
+        state[key.format("B")] = torch.ones(shape[0], 8)
+        with pytest.raises(EcgFileError, match=r"ranks 4 \(.*\) and 8 \(model.layers.1.mlp.up_proj\), exp"):
+            self.convert(tmp_path, state, base, pickled)
+
+    def test_another_base(self, tmp_path, trained, pickled, monkeypatch):
+        state = dict(read_checkpoint(trained.path).tensors)
+        with pytest.raises(EcgFileError, match=r"--base, the language .* trained: /nowhere/x is not"):
+            self.convert(tmp_path, state, "/nowhere/x", pickled)
+        with pytest.raises(EcgFileError, match="no configuration and tokenizer of a language model"):
+            (tmp_path / "empty").mkdir()
+            self.convert(tmp_path, state, tmp_path / "empty", pickled)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(EcgHubError, match="trained: someone/nothing is not in the cache"):
+            self.convert(tmp_path, state, "someone/nothing", pickled)
+
     def test_another_tokenizer_or_length(self, tmp_path, trained, base, pickled):
         state = dict(read_checkpoint(trained.path).tensors)
         other = write(tmp_path / "other.pkl", reference_data(trained_merges(NUM_MERGES + 1), "bytes"))
@@ -502,7 +531,8 @@ class TestEncoders:
         assert EcgByteFeatureExtractor.from_pretrained(tmp_path / "out" / "signal").profile == "reference"
         report = json.loads((tmp_path / "out" / "conversion.json").read_text())
         assert report["keys_left_out"] == ["clip.vision_model.embeddings.position_ids"]
-        assert report["keys"] == len(states["clip"]) + 1
+        assert report["keys"] == len(states["clip"]) + 1 and report["max_text_length"] == 16
+        assert report["provenance"]["arguments"]["text_tokenizer"] == Path(texts).name
 
     def test_vit(self, tmp_path, vit, states):
         path = save(tmp_path / "m.pth", states["vit"], config_file="config")
@@ -549,12 +579,12 @@ class TestEncoders:
     @pytest.mark.parametrize(
         ("kind", "other", "error", "match"),
         [
-            ("clip", "vit", EncoderError, "of CLIPVision"),
-            ("vit", "clip", EncoderError, "of ViTModel"),
-            ("vit", "clip-vit", EncoderError, "of ViTModel"),
-            ("clip", "clip-vit", EncoderError, "of CLIPVision"),
-            ("clip-vit", "clip", EncoderError, "of CLIPVision"),
-            ("resnet", "clip", EncoderError, "of EcgResNetModel"),
+            ("clip", "vit", EncoderError, r"no keys clip.vision_model.\*, where CLIPVision"),
+            ("vit", "clip", EncoderError, r"no keys vit.vit.\*, where ViTModel"),
+            ("vit", "clip-vit", EncoderError, "of ViTModel .* transformers 4 and 5"),
+            ("clip", "clip-vit", EncoderError, r"no keys clip.vision_model.\*, where CLIPVision"),
+            ("clip-vit", "clip", EncoderError, r"no keys clip.clip.vision_model.\*, where CLIPVision"),
+            ("resnet", "clip", EncoderError, r"no keys resnet.\*, where EcgResNetModel"),
         ],
     )
     def test_another_kind(self, tmp_path, states, kind, other, error, match):
@@ -663,10 +693,10 @@ class TestTextTokenizers:
             chosen = given("clip") | {"config": config, "text_tokenizer": name}
             return convert_encoder_checkpoint(path, tmp_path / "out", stage=1, **chosen)
 
-        with pytest.raises(EcgFileError, match=r"the text tower: /nowhere is not there.*--text-tokenizer none"):
+        with pytest.raises(EcgFileError, match=r"text tower ./nowhere is not there.*--text-tokenizer none"):
             convert("/nowhere")
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(EcgFileError, match=r"text tower: openai/clip-vit-base-patch32 is not in the cache"):
+        with pytest.raises(EcgFileError, match=r"text tower .openai/clip-vit-base-patch32 is not in the cache"):
             convert(None)
         (tmp_path / "empty").mkdir()
         with pytest.raises(EcgFileError, match="no tokenizer for the text tower"):
@@ -684,7 +714,7 @@ class TestTextTokenizers:
     @pytest.mark.parametrize(("kind", "name"), [("clip-vit", "openai/clip-vit-base"), ("resnet", "ncbi/MedCPT")])
     def test_the_paper_s_by_default(self, tmp_path, kind, name, monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(EcgFileError, match=f"text tower: {name}"):
+        with pytest.raises(EcgFileError, match=f"text tower .{name}"):
             convert_encoder_checkpoint(tmp_path / "m.pth", tmp_path / "out", kind=kind, stage=1)
 
 
@@ -840,6 +870,13 @@ class TestSecondStage:
         chosen = {"kind": "resnet", "stage": 2, "base": str(base), "config": CONFIGS["resnet"]}
         (note,) = convert_encoder_checkpoint(path, tmp_path / "out", **chosen)["notes"]
         assert note == "the projection is torch.bfloat16 in the checkpoint and torch.float32 here, like the rest"
+        state |= {key: value.bfloat16() for key, value in state.items() if key.startswith("llm.")}
+        path = save(tmp_path / "m.pth", state)
+        assert convert_encoder_checkpoint(path, tmp_path / "half", **chosen)["notes"] == []
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "half" / "base").model
+        parts = (model.encoder, model.projector.projections, model.language_model)
+        dtypes = [{parameter.dtype for parameter in part.parameters()} for part in parts]
+        assert dtypes == [{torch.float32}, {torch.bfloat16}, {torch.bfloat16}]
 
     def test_it_answers(self, tmp_path, llm, base, states, small_prepared, capsys):
         path = save(tmp_path / "m.pth", second_stage_state("vit", llm, states))
@@ -871,7 +908,7 @@ class TestSecondStage:
             (lambda s: s.update({"clip.x": torch.ones(1)}), "belong to .* clip.x"),
             (
                 lambda s: [s.pop(key) for key in list(s) if key.startswith("clip.text_projection")],
-                "text_projection.* 1 keys are missing",
+                r"no keys clip.text_projection.\*, where Linear",
             ),
         ],
     )
