@@ -71,7 +71,7 @@ def add_commands(add: Adder) -> None:
     models.add_argument("--lora-alpha", type=int, metavar="ALPHA", help="a checkpoint does not say it (default: 32)")
     # None where it is not given, as of the others.
     models.add_argument(
-        "--merge", action="store_const", const=True, help="work LoRA into the model; default: an adapter beside it"
+        "--merge", action="store_true", default=None, help="work LoRA into the model; default: an adapter beside it"
     )
     models.add_argument("--revision", help="of --base on the Hub")
 

@@ -209,7 +209,7 @@ class SecondStage:
         from transformers import AutoModelForCausalLM
 
         self.kind, self.towers, self.state = kind, towers, state
-        prefix = "llm.base_model.model."
+        prefix = "llm.base_model.model." if any(".lora_A." in key for key in state) else "llm."
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         weights = {key.replace(".base_layer", ""): value.clone() for key, value in own.items() if ".lora_" not in key}
         for key in [key for key in own if ".lora_A." in key]:

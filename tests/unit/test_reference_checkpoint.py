@@ -777,6 +777,13 @@ class TestSecondStage:
             old + llm.tokenizer.convert_tokens_to_ids(theirs),
         )
 
+    def check_folder(self, place: Path, expected: torch.Tensor, values: torch.Tensor, llm: Trained) -> None:
+        """Its logits, by the Auto classes, are the twin's."""
+        model, processor = AutoModelForCausalLM.from_pretrained(place), AutoProcessor.from_pretrained(place)
+        got = self.logits(model, processor, EcgPrompt.load(place), values)
+        ours, theirs = self.columns(llm, processor.tokenizer)
+        torch.testing.assert_close(got[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+
     @pytest.mark.parametrize("kind", SECOND_STAGES)
     def test_logits_are_those_of_the_checkpoint(self, outs, llm, states, clip, vit, kind):
         from ecgbyte_hf import EcgLanguageModel
@@ -842,12 +849,8 @@ class TestSecondStage:
             path, tmp_path / "out", kind="clip", stage=2, base=str(base), config=CONFIGS["clip"], merge=True
         )
         assert report["language_model"]["merged"] and not (tmp_path / "out" / "adapter").exists()
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
-        processor = AutoProcessor.from_pretrained(tmp_path / "out" / "model")
         values, expected = self.expected("clip", llm, states, clip, vit)
-        got = self.logits(model, processor, EcgPrompt.load(tmp_path / "out" / "model"), values)
-        ours, theirs = self.columns(llm, processor.tokenizer)
-        torch.testing.assert_close(got[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+        self.check_folder(tmp_path / "out" / "model", expected, values, llm)
 
     def test_the_kind_of_layers_that_gpt2_has(self, tmp_path, states, clip, vit):
         base = make_base(tmp_path / "base", family="gpt2")
@@ -857,11 +860,16 @@ class TestSecondStage:
         values, expected = self.expected("clip", trained, states, clip, vit)
         for merge, place in ((False, "adapter"), (True, "model")):
             convert_encoder_checkpoint(path, tmp_path / place, **chosen, merge=merge)
-            model = AutoModelForCausalLM.from_pretrained(tmp_path / place / place)
-            processor = AutoProcessor.from_pretrained(tmp_path / place / place)
-            got = self.logits(model, processor, EcgPrompt.load(tmp_path / place / place), values)
-            ours, theirs = self.columns(trained, processor.tokenizer)
-            torch.testing.assert_close(got[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+            self.check_folder(tmp_path / place / place, expected, values, trained)
+
+    def test_trained_as_a_whole(self, tmp_path, base, states, clip, vit):
+        trained = Trained(tmp_path, base, None, lora=False)
+        path = save(tmp_path / "m.pth", second_stage_state("resnet", trained, states))
+        chosen = {"kind": "resnet", "stage": 2, "base": str(base), "config": CONFIGS["resnet"]}
+        report = convert_encoder_checkpoint(path, tmp_path / "out", **chosen)
+        assert report["language_model"]["lora_rank"] is None and not (tmp_path / "out" / "adapter").exists()
+        values, expected = self.expected("resnet", trained, states, clip, vit)
+        self.check_folder(tmp_path / "out" / "model", expected, values, trained)
 
     def test_a_projection_of_another_precision_is_told(self, tmp_path, llm, base, states):
         state = second_stage_state("resnet", llm, states)
