@@ -13,8 +13,8 @@ that of `<|ecg|>` in `<|ecg_start|><|ecg|><|ecg_end|>`, and `ecg_prompt.json` ha
 
 What is otherwise, or not known:
 
-- The id of `<signal>` is written into the paper's code and lies outside its vocabulary, where the file has no row for
-  it. The placeholder's row is never read; it is that which the extended tokenizer gives `<signal>`.
+- The id that the paper's code looks for is written into it and lies outside its vocabulary, so the place is taken
+  from the paper's words: that of the token `<signal>`. The placeholder's own row is never read.
 - The paper's code hides 75 % of the patches from ViT at inference too. The projection was trained on such features;
   ours shows ViT the whole picture.
 - It shows CLIP and ViT two pictures of an ECG; EcgClipVit reads one.
