@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.command_line import Adder, say
@@ -11,7 +12,8 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgError
 # As in `hub/convert_checkpoint.py` and `feature_extraction_ecg_byte.py`, which take a second to import.
 KINDS = ("ecg-byte", "clip", "vit", "clip-vit", "resnet")
 PROFILES = ("reference", "reference-low", "sos", "none")
-_OF_CHECKPOINTS = ("kind", "stage", "base", "tokenizer", "encoder_config", "max_length", "lora_alpha", "revision")
+_OF_LANGUAGE_MODELS = ("base", "max_length", "lora_alpha", "merge", "revision")
+_OF_CHECKPOINTS = ("kind", "stage", "tokenizer", "text_tokenizer", "encoder_config", *_OF_LANGUAGE_MODELS)
 
 
 def add_commands(add: Adder) -> None:
@@ -23,7 +25,9 @@ def add_commands(add: Adder) -> None:
         "ecgbyte convert tokenizer tokenizer_3500.pkl --percentiles stats.npy --output ecg-byte\n"
         "  ecgbyte convert checkpoint best_model.pth --kind ecg-byte --base meta-llama/Llama-3.2-1B "
         "--tokenizer tokenizer_3500.pkl --percentiles stats.npy --output llama-ecg\n"
-        "  ecgbyte convert checkpoint best_model.pth --kind resnet --stage 1 --output ecg-resnet",
+        "  ecgbyte convert checkpoint best_model.pth --kind resnet --stage 1 --output ecg-resnet\n"
+        "  ecgbyte convert checkpoint best_model.pth --kind clip --stage 2 --base meta-llama/Llama-3.2-1B "
+        "--output llama-clip",
     )
     command.add_argument("what", choices=("tokenizer", "checkpoint"), help="the kind of the file")
     command.add_argument("file", metavar="FILE", help="a tokenizer's .pkl, or best_model.pth")
@@ -51,11 +55,24 @@ def add_commands(add: Adder) -> None:
         "--base", metavar="MODEL", help="the language model that was trained; its configuration and tokenizer are read"
     )
     models.add_argument("--tokenizer", metavar="FILE", help="with --kind ecg-byte: the .pkl it was trained with")
+    models.add_argument(
+        "--text-tokenizer",
+        metavar="NAME",
+        help="with --stage 1: folder or name of the text tower's tokenizer, or none (default: that of the tower which "
+        "the paper started from)",
+    )
     models.add_argument("--encoder-config", metavar="FILE", help="config.json of an encoder of another size")
     models.add_argument(
-        "--max-length", type=int, metavar="TOKENS", help="the paper's --pad_to_max and 4 (default: 1024)"
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="the paper's --pad_to_max and 4; stage 2: and 2 (default: 1024)",
     )
     models.add_argument("--lora-alpha", type=int, metavar="ALPHA", help="a checkpoint does not say it (default: 32)")
+    # None where it is not given, as of the others.
+    models.add_argument(
+        "--merge", action="store_true", default=None, help="work LoRA into the model; default: an adapter beside it"
+    )
     models.add_argument("--revision", help="of --base on the Hub")
 
 
@@ -81,19 +98,18 @@ def _convert_tokenizer(options: argparse.Namespace) -> int:
 def _convert_language_model(options: argparse.Namespace) -> int:
     from ecgbyte_hf.hub.convert_checkpoint import convert_ecg_byte_checkpoint
 
-    _refuse(options, ("stage", "encoder_config"), "convert checkpoint --kind ecg-byte")
+    _refuse(options, ("stage", "encoder_config", "text_tokenizer"), "convert checkpoint --kind ecg-byte")
     _require(options, ("base", "tokenizer"), "convert checkpoint --kind ecg-byte")
     report = convert_ecg_byte_checkpoint(
         options.file,
         options.output,
         tokenizer=options.tokenizer,
         percentiles=options.percentiles,
-        **_given(options, ("base", "max_length", "lora_alpha", "revision")),
+        **_given(options, _OF_LANGUAGE_MODELS),
         **_signals(options),
     )
-    _say_model(report["language_model"], report["keys_left_out"])
-    place = "adapter" if report["language_model"]["lora_rank"] else "model"
-    say(f"saved in {options.output}; next: ecgbyte generate --model {options.output}/{place} ...")
+    _say_model(report["language_model"])
+    _say_next(options, report)
     return 0
 
 
@@ -101,23 +117,37 @@ def _convert_encoder(options: argparse.Namespace) -> int:
     from ecgbyte_hf.hub.convert_checkpoint import convert_encoder_checkpoint
 
     _require(options, ("kind", "stage"), "convert checkpoint")
-    _refuse(options, ("tokenizer", "max_length", "percentiles"), f"convert checkpoint --kind {options.kind}")
+    _refuse(options, ("tokenizer", "percentiles"), f"convert checkpoint --kind {options.kind}")
+    if options.stage == 1:
+        _refuse(options, ("max_length", "lora_alpha", "merge", "revision"), "convert checkpoint --stage 1")
     config = _encoder_config(options.encoder_config) if options.encoder_config else None
     report = convert_encoder_checkpoint(
         options.file,
         options.output,
         config=config,
-        **_given(options, ("kind", "stage", "base", "lora_alpha", "revision")),
+        **_given(options, ("kind", "stage", "text_tokenizer", *_OF_LANGUAGE_MODELS)),
         **_signals(options),
     )
     encoder = report["encoder"]
     say(f"{encoder['class']} with {encoder['parameters']} parameters")
     if "language_model" in report:
-        _say_model(report["language_model"], report["keys_left_out"])
+        _say_model(report["language_model"])
     for note in report["notes"]:
         say(f"note: {note}")
-    say(f"saved in {options.output}")
+    _say_next(options, report)
     return 0
+
+
+def _say_next(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """What of the file was left out, where the rest is, and what it can be used for."""
+    if left_out := report["keys_left_out"] + report.get("parts_left_out", []):
+        say(f"left out: {', '.join(left_out)}")
+    model = report.get("language_model")
+    if model is None:
+        say(f"saved in {options.output}; next: ecgbyte probe-encoder --encoder {options.output} ...")
+        return
+    place = "adapter" if model["lora_rank"] and not model["merged"] else "model"
+    say(f"saved in {options.output}; next: ecgbyte generate --model {options.output}/{place} ...")
 
 
 def _encoder_config(path: str) -> Any:
@@ -125,6 +155,8 @@ def _encoder_config(path: str) -> Any:
 
     import ecgbyte_hf.models.auto  # noqa: F401  (registers the encoders)
 
+    if not Path(path).exists():
+        raise EcgError(f"--encoder-config {path}: not there; expected the config.json of an encoder, or its folder")
     try:
         return AutoConfig.from_pretrained(path)
     except ValueError as error:
@@ -162,13 +194,12 @@ def _say_calibration(calibration: dict[str, Any]) -> None:
         say(f"the symbols divide {calibration['low']:g} to {calibration['high']:g} mV")
 
 
-def _say_model(model: dict[str, Any], left_out: list[str]) -> None:
+def _say_model(model: dict[str, Any]) -> None:
     adapter = (
         f"LoRA of rank {model['lora_rank']} on {', '.join(model['lora_modules'])}" if model["lora_rank"] else "no LoRA"
     )
+    adapter += ", merged" if model["merged"] else ""
     say(
-        f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} that never occur left out; "
-        f"{adapter}"
+        f"{model['tokens_taken_over']} token rows taken over, {model['rows_left_out']} of tokens that do not occur "
+        f"here left out; {adapter}"
     )
-    if left_out:
-        say(f"left out: {', '.join(left_out)}")

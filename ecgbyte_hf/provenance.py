@@ -72,7 +72,7 @@ def read_object(path: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise EcgDataError(f"{path}: not JSON ({error}); delete it, or choose another folder") from error
+        raise EcgDataError(f"{path}: not JSON ({error}); delete it, make it anew, or choose another folder") from error
     return content if isinstance(content, dict) else {}
 
 

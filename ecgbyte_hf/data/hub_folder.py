@@ -16,6 +16,9 @@ _TOKEN = re.compile(r"hf_[A-Za-z0-9]{3,}")
 #: Never fetched: pickles, other libraries' weights, and the remains of a training.
 NOT_FETCHED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "checkpoint-*")
 
+#: What AutoConfig and AutoTokenizer read.
+CONFIG_AND_TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+
 
 def is_repo_id(name: str) -> bool:
     """Whether a text has the form of a name on the Hub.

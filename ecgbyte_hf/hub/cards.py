@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
-from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, made_with
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
+from ecgbyte_hf.hub.kinds import kind_of
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
-from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
-from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE
 from ecgbyte_hf.provenance import read_object, write_text
 
 KINDS = ("tokenizer", "dataset", "encoder", "language_model")
@@ -136,8 +134,9 @@ def write_card(
         The card.
 
     Raises:
-        EcgDataError: the folder is none of these, a name or a licence that cannot be, reports that do not belong
-            together, or a card of somebody's own is there.
+        EcgHubError: the folder is none of these.
+        EcgDataError: a name or a licence that cannot be, reports that do not belong together, or a card of somebody's
+            own is there.
     """
     path = Path(output) if output is not None else Path(folder) / CARD_FILE
     if not overwrite and has_own_card(path):
@@ -204,32 +203,6 @@ def _as_their_commands_write_them() -> Iterator[None]:
             f"a report is not as its command writes it ({' '.join(str(error).split())}); it is damaged or of another "
             "version: make it anew"
         ) from error
-
-
-def kind_of(folder: str | Path) -> str:
-    """What a folder holds, one of `KINDS`.
-
-    Raises:
-        EcgDataError: none of them.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise EcgDataError(f"{folder} is no folder; expected a tokenizer, rows, an encoder or a language model")
-    model_type = str((read_object(folder / "config.json") or {}).get("model_type", ""))
-    if (folder / ECG_BYTE_FILE).is_file():
-        return "tokenizer"
-    if (folder / "adapter_config.json").is_file() or (folder / ECG_SUBFOLDER).is_dir():
-        return "language_model"
-    if model_type in {encoder.stem for encoder in ENCODERS}:
-        return "encoder"
-    if model_type:
-        return "language_model"
-    if any(folder.rglob("*.parquet")):
-        return "dataset"
-    raise EcgDataError(
-        f"{folder} holds no {ECG_BYTE_FILE}, no config.json of a model and no Parquet file; expected what `ecgbyte "
-        "train-tokenizer`, `encode`, `prepare`, `extend-llm`, `sft` or an encoder's save_pretrained wrote"
-    )
 
 
 def check_card(text: str, kind: str) -> None:

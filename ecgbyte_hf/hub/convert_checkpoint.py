@@ -3,25 +3,27 @@
 | kind, stage | the folder holds |
 | --- | --- |
 | ecg-byte | `base/`, the model with our ECG tokens as `ecgbyte extend-llm` writes it, and `adapter/` |
-| an encoder, 1 | the encoder with its head, and what makes its input |
-| an encoder, 2 | `encoder/`, `base/`, `adapter/`, `projector.safetensors` |
+| an encoder, 1 | the encoder with its head, what makes its input, and its text tower's tokenizer |
+| an encoder, 2 | `base/`, the model with encoder as `ecgbyte extend-llm --encoder` writes it, and `adapter/` |
 
-A language model that was trained as a whole is in `model/` instead of `base/` and `adapter/`. `conversion.json` says
-where all of it came from. The tensors in `projector.safetensors` are `projections.N`, one for each embedding of the
-encoder, and for clip-vit `fusion` and `output`: projections side by side -> fusion -> ReLU -> output.
+`adapter/` is as `ecgbyte sft --use_peft` leaves one: it names `base/`, and both hold tokenizer, processor and prompt.
+A language model that was trained as a whole, or whose adapter is merged, is in `model/` instead. `conversion.json`
+says where all of it came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecgbyte_hf.hub.reference_checkpoint import Checkpoint, read_checkpoint
-from ecgbyte_hf.hub.reference_encoders import convert_encoder, image_processor
-from ecgbyte_hf.hub.reference_llm import LORA_ALPHA, convert_language_model, paper_prompt
+from ecgbyte_hf.hub.reference_encoders import ENCODER_KINDS, convert_encoder, encoder_of_kind, image_processor
+from ecgbyte_hf.hub.reference_llm import LORA_ALPHA, ReferenceLanguageModel, paper_prompt, read_language_model
 from ecgbyte_hf.hub.reference_percentiles import read_percentiles
+from ecgbyte_hf.hub.reference_second_stage import convert_second_stage, notes_of
+from ecgbyte_hf.hub.reference_texts import fit_text_tokenizer, load_text_tokenizer
 from ecgbyte_hf.hub.reference_tokenizer import (
     CONVERSION_FILE,
     make_processor,
@@ -31,25 +33,11 @@ from ecgbyte_hf.hub.reference_tokenizer import (
 from ecgbyte_hf.hub.whole_folder import new_folder, whole_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgError, EncoderError
 from ecgbyte_hf.models.leads_ecg_byte import REFERENCE_LEADS
+from ecgbyte_hf.models.processing_ecg_llm import EcgLlmProcessor
 from ecgbyte_hf.provenance import provenance, write_json
+from ecgbyte_hf.training.start_encoder import EncoderParts
 
-if TYPE_CHECKING:
-    import torch
-
-KINDS = ("ecg-byte", "clip", "vit", "clip-vit", "resnet")
-PROJECTOR_FILE = "projector.safetensors"
-#: The reference's name -> ours.
-_ONE_PROJECTION = {"image_projection": "projections.0"}
-_TWO_PROJECTIONS = {
-    "clip_projection": "projections.0",
-    "vit_projection": "projections.1",
-    "visual_fusion.0": "fusion",
-    "visual_fusion.2": "output",
-}
-_CLIP_VIT_NOTE = (
-    "the paper's code shows CLIP and ViT two pictures of an ECG, each as its own processor draws it; EcgClipVit reads "
-    "one, so its features are not those of the paper's code"
-)
+KINDS = ("ecg-byte", *ENCODER_KINDS)
 
 
 def convert_ecg_byte_checkpoint(
@@ -64,6 +52,7 @@ def convert_ecg_byte_checkpoint(
     profile: str = "reference",
     max_length: int = 1024,
     lora_alpha: int = LORA_ALPHA,
+    merge: bool = False,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Convert a language model that reads ECG tokens.
@@ -79,13 +68,14 @@ def convert_ecg_byte_checkpoint(
         profile: See there.
         max_length: Tokens of prompt and answer together; the paper's `--pad_to_max` and 4.
         lora_alpha: The adapter's scale times its rank.
+        merge: Work the adapter into the model instead of writing it beside it.
         revision: Of the base on the Hub.
 
     Returns:
         What `conversion.json` says.
 
     Raises:
-        EcgError: see the readers, and `convert_language_model`.
+        EcgError: see the readers, and `read_language_model`.
     """
     output_dir = new_folder(output_dir)
     vocabulary = read_reference_vocabulary(tokenizer)
@@ -99,24 +89,23 @@ def convert_ecg_byte_checkpoint(
     checkpoint = read_checkpoint(path)
     report = _report(checkpoint, path, "ecg-byte", None)
     with whole_folder(output_dir) as partial:
-        converted = convert_language_model(
+        model = read_language_model(
             checkpoint,
             base,
-            partial,
             vocabulary=vocabulary,
-            processor=processor,
             prompt=paper_prompt(max_length),
-            final_folder=output_dir,
             lora_alpha=lora_alpha,
+            merge=merge,
             revision=revision,
         )
         checkpoint.check_empty("a language model of kind ecg-byte")
+        model.save(partial, output_dir, processor)
         report |= {
             "tokenizer": source_report(vocabulary),
-            "language_model": asdict(converted),
+            "language_model": asdict(model.report),
             "provenance": _provenance(base=base, revision=revision, max_length=max_length, lora_alpha=lora_alpha),
         }
-        write_json(partial / CONVERSION_FILE, report)
+        _write_report(partial, report)
     return report
 
 
@@ -128,10 +117,13 @@ def convert_encoder_checkpoint(
     stage: int,
     base: str | None = None,
     config: Any = None,
+    text_tokenizer: str | None = None,
     sampling_rate: float = 250,
     leads: Sequence[str] = REFERENCE_LEADS,
     profile: str = "reference",
+    max_length: int = 1024,
     lora_alpha: int = LORA_ALPHA,
+    merge: bool = False,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Convert a model of the two-stage baselines.
@@ -143,48 +135,104 @@ def convert_encoder_checkpoint(
         stage: 1 or 2.
         base: In stage 2 the language model that was trained, as of `convert_ecg_byte_checkpoint`.
         config: Of the encoder; by default the paper's.
+        text_tokenizer: In stage 1, of the text tower: as of `load_text_tokenizer`.
         sampling_rate: As of `make_processor`, like `leads` and `profile`.
         leads: See there: a model trained on PTB-XL has another order.
         profile: See there.
-        lora_alpha: The adapter's scale times its rank.
+        max_length: In stage 2 tokens of prompt and answer together; the paper's `--pad_to_max` and 2.
+        lora_alpha: In stage 2 the adapter's scale times its rank.
+        merge: In stage 2, work the adapter into the model instead of writing it beside it.
         revision: Of the base on the Hub.
 
     Returns:
         What `conversion.json` says.
 
     Raises:
-        EcgError: see the readers, `convert_encoder` and `convert_language_model`.
+        EcgError: see the readers, `convert_encoder`, `convert_second_stage` and `read_language_model`.
     """
+    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
+
+    _check_stage(stage, base, text_tokenizer)
+    output_dir = new_folder(output_dir)
+    extractor = EcgByteFeatureExtractor(profile=profile, sampling_rate=sampling_rate, leads=leads)
+    made_with = {"base": base, "revision": revision, "profile": profile, "lora_alpha": lora_alpha}
+    if base is None:
+        tokenizer = load_text_tokenizer(encoder_of_kind(kind), text_tokenizer)
+        made_with = {"text_tokenizer": text_tokenizer, "profile": profile}
+    checkpoint = read_checkpoint(path)
+    report = _report(checkpoint, path, kind, stage) | {"provenance": _provenance(**made_with)}
+    with whole_folder(output_dir) as partial:
+        if base is None:
+            report |= _write_first_stage(checkpoint, partial, kind, config, extractor, tokenizer)
+        else:
+            language_model = read_language_model(
+                checkpoint,
+                base,
+                vocabulary=None,
+                prompt=paper_prompt(max_length),
+                lora_alpha=lora_alpha,
+                merge=merge,
+                revision=revision,
+            )
+            report |= _write_second_stage(checkpoint, partial, output_dir, kind, config, extractor, language_model)
+        _write_report(partial, report)
+    return report
+
+
+def _check_stage(stage: int, base: str | None, text_tokenizer: str | None) -> None:
     if stage not in (1, 2):
         raise EncoderError(f"got stage {stage}, expected 1 (pretraining) or 2 (with a language model)")
     if (base is None) == (stage == 2):
         raise EcgError("--base is the language model of stage 2: give it there, and leave it out in stage 1")
-    output_dir = new_folder(output_dir)
-    checkpoint = read_checkpoint(path)
-    report = _report(checkpoint, path, kind, stage)
-    with whole_folder(output_dir) as partial:
-        if base is not None:
-            converted = convert_language_model(
-                checkpoint,
-                base,
-                partial,
-                vocabulary=None,
-                final_folder=output_dir,
-                lora_alpha=lora_alpha,
-                revision=revision,
-            )
-            projector = _take_projector(checkpoint, kind)
-            report["language_model"] = asdict(converted)
-        encoder = convert_encoder(checkpoint, kind, stage, config)
-        report["encoder"] = {"class": type(encoder).__name__, "parameters": _num_parameters(encoder)}
-        if base is not None:
-            _check_projector(projector, encoder, converted.hidden_size, checkpoint.where)
-            _save_tensors(partial / PROJECTOR_FILE, projector)
-        _save_encoder(partial / "encoder" if stage == 2 else partial, encoder, kind, sampling_rate, leads, profile)
-        report["notes"] = [_CLIP_VIT_NOTE] if kind == "clip-vit" else []
-        report["provenance"] = _provenance(base=base, revision=revision, lora_alpha=lora_alpha, profile=profile)
-        write_json(partial / CONVERSION_FILE, report)
-    return report
+    if stage == 2 and text_tokenizer is not None:
+        raise EcgError("--text-tokenizer is that of stage 1, whose text tower stage 2 does not have: leave it out")
+
+
+def _write_first_stage(
+    checkpoint: Checkpoint, folder: Path, kind: str, config: Any, extractor: Any, tokenizer: Any
+) -> dict[str, Any]:
+    """Write an encoder as `ecgbyte pretrain-encoder` does; returns its part of the report."""
+    model = convert_encoder(checkpoint, kind, 1, config)
+    length = None if tokenizer is None else fit_text_tokenizer(encoder_of_kind(kind), model, tokenizer)
+    model.save_pretrained(folder)
+    EncoderParts(model, extractor, _pictures(kind, model, extractor), tokenizer, length).save_pretrained(folder)
+    return {"encoder": _size(model), "max_text_length": length, "notes": notes_of(kind, stage=1)}
+
+
+def _write_second_stage(
+    checkpoint: Checkpoint,
+    folder: Path,
+    final_folder: Path,
+    kind: str,
+    config: Any,
+    extractor: Any,
+    language_model: ReferenceLanguageModel,
+) -> dict[str, Any]:
+    """Write encoder, projector and language model in one, with its adapter; returns its part of the report."""
+    whole, unused, notes = convert_second_stage(checkpoint, kind, language_model, config)
+    encoder = whole.model.model.encoder
+    processor = EcgLlmProcessor(extractor, whole.tokenizer, picture=_pictures(kind, encoder, extractor))
+    whole.save(folder, final_folder, processor)
+    return {
+        "encoder": _size(encoder),
+        "parts_left_out": unused,
+        "language_model": asdict(whole.report),
+        "notes": notes,
+    }
+
+
+def _pictures(kind: str, encoder: Any, extractor: Any) -> Any:
+    return image_processor(kind, len(extractor.leads), getattr(encoder.config, "image_size", 0))
+
+
+def _size(model: Any) -> dict[str, Any]:
+    return {"class": type(model).__name__, "parameters": sum(weight.numel() for weight in model.parameters())}
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write it beside what was made, and into each part, which may go its own way."""
+    for place in (folder, *(path for path in folder.iterdir() if path.name in ("base", "adapter", "model"))):
+        write_json(place / CONVERSION_FILE, report)
 
 
 def _report(checkpoint: Checkpoint, path: str | Path, kind: str, stage: int | None) -> dict[str, Any]:
@@ -201,59 +249,6 @@ def _report(checkpoint: Checkpoint, path: str | Path, kind: str, stage: int | No
 
 def _provenance(**arguments: Any) -> dict[str, Any]:
     """Arguments without the machine's folders."""
-    named = {name: Path(value).name if name == "base" and value else value for name, value in arguments.items()}
+    places = ("base", "text_tokenizer")
+    named = {name: Path(value).name if name in places and value else value for name, value in arguments.items()}
     return provenance("convert checkpoint", named)
-
-
-def _num_parameters(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _take_projector(checkpoint: Checkpoint, kind: str) -> dict[str, torch.Tensor]:
-    """The projector's tensors under our names, taken out of a checkpoint."""
-    names = _TWO_PROJECTIONS if kind == "clip-vit" else _ONE_PROJECTION
-    projector = {}
-    for theirs, ours in names.items():
-        for part in ("weight", "bias"):
-            found = checkpoint.take(f"{theirs}.{part}")
-            if list(found) != [""]:
-                raise EncoderError(f"{checkpoint.where}: no key {theirs}.{part}; check --kind and --stage")
-            projector[f"{ours}.{part}"] = found[""].contiguous()
-    return projector
-
-
-def _check_projector(projector: Mapping[str, torch.Tensor], encoder: Any, width: int, where: str) -> None:
-    """Refuse a projector that is not between this encoder and this language model."""
-    sizes = getattr(encoder.config, "pooler_output_sizes", (encoder.config.pooler_output_size,))
-    shapes = {f"projections.{place}.weight": (width, size) for place, size in enumerate(sizes)}
-    if len(sizes) > 1:
-        shapes |= {"fusion.weight": (width, len(sizes) * width), "output.weight": (width, width)}
-    for key, tensor in projector.items():
-        expected = shapes[key] if key.endswith("weight") else (width,)
-        if tuple(tensor.shape) != expected:
-            raise EncoderError(
-                f"{where}: the projector's {key} has the shape {tuple(tensor.shape)}, expected {expected} between "
-                "this encoder and this language model; check --kind, --base and --encoder-config"
-            )
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    save_file(dict(tensors), path, metadata={"format": "pt"})
-
-
-def _save_encoder(
-    folder: Path, encoder: Any, kind: str, sampling_rate: float, leads: Sequence[str], profile: str
-) -> None:
-    """Write an encoder and what makes its input; that of a picture's signal lies in `signal/`."""
-    from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
-
-    encoder.save_pretrained(folder)
-    extractor = EcgByteFeatureExtractor(profile=profile, sampling_rate=sampling_rate, leads=leads)
-    pictures = image_processor(kind, len(extractor.leads), getattr(encoder.config, "image_size", 0))
-    if pictures is None:
-        extractor.save_pretrained(folder)
-    else:
-        pictures.save_pretrained(folder)
-        extractor.save_pretrained(folder / "signal")

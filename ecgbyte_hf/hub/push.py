@@ -15,12 +15,13 @@ import yaml
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
 from ecgbyte_hf.hub.card_sources import CardSources
-from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of, read_json
+from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of
 from ecgbyte_hf.hub.private_data import has_mimic_columns
 from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
 from ecgbyte_hf.hub.staging import CARD, Stage, source_of, stage_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgHubError
+from ecgbyte_hf.provenance import read_object
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
@@ -177,7 +178,7 @@ def _base_problems(stage: Stage, source: Path, options: PushOptions) -> list[str
 def _effective_base(stage: Stage) -> str | None:
     """The base that the published adapter names."""
     config = stage.files.get("adapter_config.json")
-    base = None if config is None else read_json(config).get("base_model_name_or_path")
+    base = None if config is None else (read_object(config) or {}).get("base_model_name_or_path")
     return base if isinstance(base, str) else None
 
 
@@ -367,7 +368,7 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
     base = _effective_base(stage)
     if base is None:
         return
-    revision = options.base_revision or read_json(stage.files["adapter_config.json"]).get("revision")
+    revision = options.base_revision or (read_object(stage.files["adapter_config.json"]) or {}).get("revision")
     with hub_errors(base, revision=revision):
         names = api.list_repo_files(base, revision=revision)
         if "config.json" not in names:
@@ -375,7 +376,7 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
         wanted = "config.json" if has_encoder(stage.files) else "tokenizer.json"
         found = Path(api.hf_hub_download(base, wanted, revision=revision)) if wanted in names else None
     if wanted == "config.json" and found is not None:
-        is_extended = read_json(found).get("model_type") == TWO_STAGE
+        is_extended = (read_object(found) or {}).get("model_type") == TWO_STAGE
     else:
         own = ecg_tokens(stage.files[wanted])
         is_extended = found is not None and own <= ecg_tokens(found)

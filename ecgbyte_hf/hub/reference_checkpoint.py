@@ -54,6 +54,11 @@ HARMLESS = (
     r"(^|\.)resnet\.linear\.(weight|bias)$",
 )
 _NAMED_IN_ERRORS = 10
+_SHAPE_OPTIONS = "--encoder-config, or --base for a language model"
+_OTHER_NAMES = (
+    ". If it was saved with other names than those of transformers 4 and 5, load it where they are known and save it "
+    "with their names"
+)
 # What `torch.save` writes of tensors. The reader of torch admits more, among it `bytearray`, which makes as many bytes
 # as it is told.
 _TENSOR_GLOBALS = re.compile(
@@ -142,18 +147,22 @@ def load_exactly(module: Any, tensors: Mapping[str, torch.Tensor], where: str, p
         EncoderError: a key is missing, unknown, or of another shape; the message lists them.
     """
     own = module.state_dict()
+    if not tensors:
+        raise EncoderError(
+            f"{where}: no keys {prefix}*, where {type(module).__name__} should be; check --kind and --stage"
+        )
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
     if missing or unknown:
         raise EncoderError(
             f"{where}: of {type(module).__name__} ({prefix}*) {len(missing)} keys are missing ({_names(missing)}) and "
             f"{len(unknown)} unknown ({_names(unknown)}); check --kind and --stage, and that the model's shape is "
-            "that of the checkpoint (--encoder-config)"
+            f"that of the checkpoint ({_SHAPE_OPTIONS}){_OTHER_NAMES if missing and unknown else ''}"
         )
     for key, tensor in tensors.items():
         if tensor.shape != own[key].shape:
             raise EncoderError(
                 f"{where}: {prefix}{key} has the shape {tuple(tensor.shape)}, expected {tuple(own[key].shape)}; give "
-                "the configuration of the model that was trained (--encoder-config, or --base for a language model)"
+                f"the configuration of the model that was trained ({_SHAPE_OPTIONS})"
             )
     module.load_state_dict(dict(tensors))
 
@@ -173,7 +182,7 @@ def _check_archive(path: Path) -> None:
     except Exception as error:
         raise EcgFileError(
             f"{path}: not a checkpoint as torch.save has written since version 1.6 ({type(error).__name__}); copy or "
-            "download it again"
+            "download it again, or give a tokenizer's .pkl to `ecgbyte convert tokenizer`"
         ) from error
     packed = next((member.filename for member in members if member.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None or sum(member.file_size for member in members) > path.stat().st_size:

@@ -15,13 +15,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ecgbyte_hf.hub.reference_checkpoint import Checkpoint, load_exactly
+from ecgbyte_hf.models.auto import Encoder
 from ecgbyte_hf.models.errors_ecg_byte import EncoderError
+from ecgbyte_hf.training.start_encoder import encoder_named
 
 if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, "torch.Tensor"]
 
+#: Name in the paper's code -> in our commands.
+ENCODER_KINDS = {"clip": "clip", "vit": "vit", "clip-vit": "clip-vit", "resnet": "merl-resnet"}
 #: transformers 4 -> transformers 5, in this order.
 _VIT_NAMES = (
     (r"^encoder\.layer\.", "layers."),
@@ -33,6 +37,17 @@ _VIT_NAMES = (
     (r"(?<!\.attention)\.output\.dense\.", ".mlp.fc2."),
 )
 _VIT_MEAN = (0.5, 0.5, 0.5)
+
+
+def encoder_of_kind(kind: str) -> Encoder:
+    """The encoder that the paper's code calls so.
+
+    Raises:
+        EncoderError: an unknown kind.
+    """
+    if kind not in ENCODER_KINDS:
+        raise EncoderError(f"got the kind {kind!r}, expected one of {', '.join(ENCODER_KINDS)}")
+    return encoder_named(ENCODER_KINDS[kind])
 
 
 def convert_encoder(checkpoint: Checkpoint, kind: str, stage: int, config: Any = None) -> Any:
@@ -53,14 +68,12 @@ def convert_encoder(checkpoint: Checkpoint, kind: str, stage: int, config: Any =
         EcgFileError: keys are left.
     """
     makers: dict[str, Callable[[Checkpoint, int, Any], Any]] = {
-        "clip": _clip,
-        "vit": _vit,
-        "clip-vit": _clip_vit,
-        "resnet": _resnet,
+        "EcgClip": _clip,
+        "EcgVit": _vit,
+        "EcgClipVit": _clip_vit,
+        "EcgResNet": _resnet,
     }
-    if kind not in makers:
-        raise EncoderError(f"got the kind {kind!r}, expected one of {', '.join(makers)}")
-    model = makers[kind](checkpoint, stage, config)
+    model = makers[encoder_of_kind(kind).prefix](checkpoint, stage, config)
     checkpoint.check_empty(f"a model of kind {kind}, stage {stage}")
     return model.eval()
 

@@ -23,14 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ecgbyte_hf.data.ecg_parts import note_base, save_parts
+from ecgbyte_hf.data.hub_folder import CONFIG_AND_TOKENIZER_FILES, local_or_hub_folder
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.hub.reference_checkpoint import Checkpoint, load_exactly
 from ecgbyte_hf.hub.reference_tokenizer import NUM_BYTES, ReferenceVocabulary
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgFileError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, EcgHubError, VocabularyError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET
+from ecgbyte_hf.training.extend_llm import ExtendableModel, check_positions
 
 if TYPE_CHECKING:
     import torch
+
+#: Of each adapted layer, its two matrices.
+Lora = dict[str, dict[str, "torch.Tensor"]]
 
 _START, _END, _SIGNAL, _PAD = "<sig_start>", "<sig_end>", "<signal>", "<pad>"
 _PEFT_PREFIX = "base_model.model."
@@ -50,6 +56,7 @@ class ConvertedModel:
         tied: Whether input and output embeddings share their weights.
         lora_rank: Of the adapter; `None` for a model that was trained as a whole.
         lora_modules: Names of the adapted layers.
+        merged: Whether the adapter was worked into the model.
         hidden_size: Width of the embeddings.
     """
 
@@ -59,7 +66,78 @@ class ConvertedModel:
     tied: bool
     lora_rank: int | None
     lora_modules: tuple[str, ...]
+    merged: bool
     hidden_size: int
+
+
+@dataclass(frozen=True)
+class ReferenceLanguageModel:
+    """A language model of the paper's code that knows our tokens, and is not written yet.
+
+    Attributes:
+        base: The model that was trained.
+        revision: Of it on the Hub.
+        model: The model without its adapter; in the second stage the `EcgLlmForConditionalGeneration` it is part of.
+        tokenizer: The extended tokenizer.
+        prompt: Wording and budget.
+        lora: Layer -> "A" or "B" -> weights that were not worked in.
+        lora_alpha: The adapter's scale times its rank.
+        report: What became of it.
+        lora_targets: The regular expression that PEFT finds the layers by, where their names alone do not tell.
+    """
+
+    base: str
+    revision: str | None
+    model: Any
+    tokenizer: Any
+    prompt: EcgPrompt
+    lora: Lora
+    lora_alpha: int
+    report: ConvertedModel
+    lora_targets: str | None = None
+
+    def save(self, folder: Path, final_folder: Path, processor: Any) -> None:
+        """Write `base/` and `adapter/`, or `model/` where nothing is left to adapt.
+
+        Args:
+            folder: Where they are written.
+            final_folder: Where `folder` will lie; the adapter names its base there.
+            processor: The `EcgByteProcessor` or `EcgLlmProcessor`, saved with the prompt beside both.
+        """
+        model_folder = folder / ("base" if self.lora else "model")
+        self.model.save_pretrained(model_folder)
+        self._save_texts(model_folder, processor)
+        if self.lora:
+            self._save_adapter(folder / "adapter", str((final_folder / "base").resolve()))
+            self._save_texts(folder / "adapter", processor)
+
+    def _save_texts(self, folder: Path, processor: Any) -> None:
+        self.tokenizer.save_pretrained(folder)
+        note_base(folder, self.base, self.revision)
+        save_parts(folder, processor, self.prompt)
+
+    def _save_adapter(self, folder: Path, base: str) -> None:
+        from peft import LoraConfig
+        from safetensors.torch import save_file
+
+        config = LoraConfig(
+            r=self.report.lora_rank or 0,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=LORA_DROPOUT,
+            target_modules=self.lora_targets or list(self.report.lora_modules),
+            fan_in_fan_out=_is_transposed(self.model),
+            bias="none",
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=base,
+            inference_mode=True,
+        )
+        config.save_pretrained(str(folder))
+        tensors = {
+            f"{_PEFT_PREFIX}{layer}.lora_{side}.weight": tensor.contiguous()
+            for layer, sides in self.lora.items()
+            for side, tensor in sides.items()
+        }
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def paper_prompt(max_length: int = 1024) -> EcgPrompt:
@@ -67,94 +145,101 @@ def paper_prompt(max_length: int = 1024) -> EcgPrompt:
     return EcgPrompt(template="{ecg}{question}", completion="{answer}", answer_separator=" ", max_length=max_length)
 
 
-def convert_language_model(
+def read_language_model(
     checkpoint: Checkpoint,
     base: str,
-    folder: Path,
     *,
     vocabulary: ReferenceVocabulary | None,
-    processor: Any = None,
     prompt: EcgPrompt | None = None,
-    final_folder: Path | None = None,
     lora_alpha: int = LORA_ALPHA,
+    merge: bool = False,
     revision: str | None = None,
-) -> ConvertedModel:
-    """Write the language model in a checkpoint, whose tensors are taken out of it.
+) -> ReferenceLanguageModel:
+    """The language model in a checkpoint, whose tensors are taken out of it.
 
     Args:
         checkpoint: What `read_checkpoint` returned.
         base: The model that was trained, a folder or a name on the Hub: its configuration and tokenizer are read.
-        folder: Where `base/` and `adapter/` are written, or `model/` where there is no LoRA.
         vocabulary: Of the ECG tokens; `None` for the second stage, which has one placeholder.
-        processor: The `EcgByteProcessor` of that vocabulary, saved beside the model.
-        prompt: Wording and budget, saved with it; by default the paper's.
-        final_folder: Where `folder` will lie; the adapter names its base there.
+        prompt: Wording and budget; by default the paper's.
         lora_alpha: The adapter's scale times its rank.
+        merge: Work the adapter into the model, whose weights are rounded to their dtype once more.
         revision: Of the base on the Hub.
 
     Raises:
-        EcgFileError: keys that belong to no such model, or LoRA weights that do not fit.
+        EcgFileError: keys that belong to no such model, LoRA weights that do not fit, or no such base.
+        EcgHubError: the Hub does not have or give the base.
         EncoderError: the weights are not those of the base model.
         VocabularyError: the embeddings have other rows than the tokenizers give.
         BudgetError: the model has fewer positions than the prompt may take.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     weights, lora = _parts(checkpoint)
-    config = AutoConfig.from_pretrained(base, revision=revision)
+    folder = _base_folder(base, revision)
+    config, tokenizer, reference = _base_parts(base, folder)
     prompt = prompt or paper_prompt()
-    positions = getattr(config, "max_position_embeddings", None)
-    if processor is not None and positions is not None and prompt.max_length > positions:
-        raise BudgetError(
-            f"{base} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; give a lower "
-            "--max-length"
-        )
-    tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
+    check_positions(base, config, prompt)
     num_old = len(tokenizer)
-    reference = AutoTokenizer.from_pretrained(base, revision=revision)
     _extend_reference(reference, vocabulary)
-    renamed = _renamed_tokens(vocabulary)
-    _extend(tokenizer, renamed)
     model = _filled_model(config, weights, len(reference), checkpoint.where)
-    rows = _rows(tokenizer, reference, renamed, num_old)
-    tied = _permute_rows(model, rows)
-    _take_generation_config(model, base, revision)
-    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-    place = folder / ("base" if lora else "model")
-    model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    if processor is not None:
-        from ecgbyte_hf.training.extend_llm import save_ecg_parts
-
-        save_ecg_parts(place, processor, prompt)
-    rank: int | None = None
-    modules: tuple[str, ...] = ()
-    if lora:
-        base_place = str(((final_folder or folder) / "base").resolve())
-        rank, modules = _save_adapter(folder / "adapter", lora, model, base_place, lora_alpha, checkpoint.where)
-    return ConvertedModel(
+    _take_generation_config(model, folder)
+    rank = _checked_rank(lora, model, checkpoint.where) if lora else None
+    modules = tuple(sorted({layer.rsplit(".", 1)[-1] for layer in lora}))
+    if merge:
+        _work_in(model, lora, lora_alpha)
+        lora = {}
+    rows = _take_our_tokens(model, tokenizer, reference, _renamed_tokens(vocabulary), base, prompt)
+    report = ConvertedModel(
         tokens_taken_over=len(rows) - num_old,
         rows_left_out=len(reference) - len(set(rows)),
         vocab_size=len(tokenizer),
-        tied=tied,
+        tied=_is_tied(model),
         lora_rank=rank,
         lora_modules=modules,
+        merged=merge and rank is not None,
         hidden_size=model.get_input_embeddings().weight.shape[1],
     )
+    return ReferenceLanguageModel(base, revision, model, tokenizer, prompt, lora, lora_alpha, report)
+
+
+def _base_folder(base: str, revision: str | None) -> Path:
+    """Where the configuration and the tokenizer of the model that was trained are."""
+    try:
+        return local_or_hub_folder(
+            base, made_by="save_pretrained", revision=revision, allow_patterns=CONFIG_AND_TOKENIZER_FILES
+        )
+    except (EcgFileError, EcgHubError) as error:
+        raise type(error)(f"--base, the language model that was trained: {error}") from error
+
+
+def _base_parts(base: str, folder: Path) -> tuple[Any, Any, Any]:
+    """The configuration of the model that was trained, and its tokenizer twice."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        return (
+            AutoConfig.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EcgFileError(
+            f"--base {base}: no configuration and tokenizer of a language model ({reason}); give the one that was "
+            "trained"
+        ) from error
 
 
 # ---- the checkpoint ----------------------------------------------------------------------------------------------
 
 
-def _parts(checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
+def _parts(checkpoint: Checkpoint) -> tuple[dict[str, torch.Tensor], Lora]:
     """The model's own weights by key, and those of LoRA by layer and then "A" or "B"."""
     tensors = checkpoint.take("llm.")
     if not tensors:
         raise EcgFileError(f"{checkpoint.where}: no keys llm.*, so no language model; check --kind and --stage")
     is_peft = any(key.startswith(_PEFT_PREFIX) for key in tensors)
     weights: dict[str, torch.Tensor] = {}
-    lora: dict[str, dict[str, torch.Tensor]] = {}
+    lora: Lora = {}
     for key, tensor in tensors.items():
         if is_peft and not key.startswith(_PEFT_PREFIX):
             raise EcgFileError(
@@ -183,8 +268,7 @@ def _filled_model(config: Any, weights: dict[str, torch.Tensor], num_rows: int, 
     config.vocab_size = got
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(config, dtype=weights[key].dtype)
-    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if is_tied and "lm_head.weight" in weights and not torch.equal(weights["lm_head.weight"], weights[key]):
+    if _is_tied(model) and "lm_head.weight" in weights and not torch.equal(weights["lm_head.weight"], weights[key]):
         raise EcgFileError(
             f"{where}: lm_head.weight is not {key}, and the base model's configuration ties them; give the base that "
             "was trained"
@@ -238,17 +322,24 @@ def _renamed_tokens(vocabulary: ReferenceVocabulary | None) -> dict[str, str]:
     return renamed
 
 
-def _extend(tokenizer: Any, renamed: dict[str, str]) -> None:
-    """Add our tokens as `extend_llm` does."""
-    from transformers.tokenization_utils_base import AddedToken
+def _take_our_tokens(
+    model: Any, tokenizer: Any, reference: Any, renamed: dict[str, str], base: str, prompt: EcgPrompt
+) -> list[int]:
+    """Give model and tokenizer our tokens, as `extend_llm` adds them, with the rows of the reference's.
 
-    known = [text for text in renamed if text in tokenizer.get_vocab()]
-    if known:
-        raise VocabularyError(f"the base model already has ECG tokens (first: {known[0]}); give the one before that")
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in renamed])
-    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": "<|ecg_pad|>"})
-        renamed["<|ecg_pad|>"] = _PAD
+    Returns:
+        The reference's row of each token.
+    """
+    num_old = len(tokenizer)
+    layers = _embeddings(model)
+    tables = [layer.weight.detach().clone() for layer in layers]
+    extended = ExtendableModel(base, model, tokenizer, prompt, "plain", None)
+    extended.add_tokens(list(renamed), None, init="resize", seed=0)
+    if len(tokenizer) > num_old + len(renamed):
+        renamed = renamed | {tokenizer.pad_token: _PAD}
+    rows = _rows(tokenizer, reference, renamed, num_old)
+    _set_rows(model, tables, rows)
+    return rows
 
 
 def _rows(tokenizer: Any, reference: Any, renamed: Mapping[str, str], num_old: int) -> list[int]:
@@ -262,82 +353,75 @@ def _rows(tokenizer: Any, reference: Any, renamed: Mapping[str, str], num_old: i
     return rows
 
 
-def _permute_rows(model: Any, rows: Sequence[int]) -> bool:
-    """Give the embeddings, and an output layer of its own, these of their rows; whether the two are tied."""
+def _is_tied(model: Any) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _embeddings(model: Any) -> list[Any]:
+    """The embeddings, and an output layer of its own."""
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    return layers[: 1 if _is_tied(model) else 2]
+
+
+def _set_rows(model: Any, tables: Sequence[torch.Tensor], rows: Sequence[int]) -> None:
+    """Give the embeddings, and an output layer of its own, these rows of their tables."""
     import torch
 
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    tied = layers[0].weight is layers[1].weight
     index = torch.tensor(rows)
-    chosen = [layer.weight.detach()[index].clone() for layer in layers[: 1 if tied else 2]]
     model.resize_token_embeddings(len(rows), mean_resizing=False)
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
-        for layer, weight in zip(layers, chosen, strict=False):
-            layer.weight.copy_(weight)
-    return tied
+        for layer, table in zip(_embeddings(model), tables, strict=True):
+            layer.weight.copy_(table[index])
 
 
-def _take_generation_config(model: Any, base: str, revision: str | None) -> None:
+def _take_generation_config(model: Any, folder: Path) -> None:
     """How the base model generates; without a file of its own it is as its configuration says."""
     from transformers import GenerationConfig
 
-    try:
-        model.generation_config = GenerationConfig.from_pretrained(base, revision=revision or "main")
-    except OSError:
-        return
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
 
 
 # ---- the adapter -------------------------------------------------------------------------------------------------
 
 
-def _save_adapter(
-    folder: Path, lora: dict[str, dict[str, torch.Tensor]], model: Any, base: str, alpha: int, where: str
-) -> tuple[int, tuple[str, ...]]:
-    """Write a PEFT adapter; its rank, and the names of the adapted layers."""
-    from peft import LoraConfig
-    from safetensors.torch import save_file
-
-    rank = _checked_rank(lora, model, where)
-    modules = tuple(sorted({layer.rsplit(".", 1)[-1] for layer in lora}))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=LORA_DROPOUT,
-        target_modules=list(modules),
-        fan_in_fan_out=model.config.model_type == "gpt2",  # its layers are transposed
-        bias="none",
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
-        inference_mode=True,
-    )
-    config.save_pretrained(str(folder))
-    tensors = {
-        f"{_PEFT_PREFIX}{layer}.lora_{side}.weight": tensor.contiguous()
-        for layer, sides in lora.items()
-        for side, tensor in sides.items()
-    }
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    return rank, modules
+def _is_transposed(model: Any) -> bool:
+    return bool(model.config.get_text_config().model_type == "gpt2")
 
 
-def _checked_rank(lora: Mapping[str, Mapping[str, torch.Tensor]], model: Any, where: str) -> int:
+def _work_in(model: Any, lora: Lora, alpha: int) -> None:
+    """Add an adapter's products to the weights of its layers, computed in float32."""
+    import torch
+
+    layers = dict(model.named_modules())
+    with torch.no_grad():
+        for name, sides in lora.items():
+            change = alpha / len(sides["A"]) * (sides["B"].float() @ sides["A"].float())
+            weight = layers[name].weight
+            weight.copy_(weight.float() + (change.T if _is_transposed(model) else change))
+
+
+def _checked_rank(lora: Lora, model: Any, where: str) -> int:
     """The rank of an adapter whose weights fit the model's layers, all of those with the same names."""
     layers = dict(model.named_modules())
     names = {layer.rsplit(".", 1)[-1] for layer in lora}
     bare = [name for name in layers if name.rsplit(".", 1)[-1] in names and name not in lora]
     if bare:
         raise EcgFileError(f"{where}: {bare[0]} has no LoRA weights, others of its name have; the file is incomplete")
-    ranks = set()
+    ranks: dict[int, str] = {}
     for layer, sides in lora.items():
         if layer not in layers or sides.keys() != {"A", "B"}:
             raise EcgFileError(f"{where}: LoRA weights of {layer[:100]} without their layer, or without one another")
         shape = tuple(layers[layer].weight.shape)
-        wide = shape if model.config.model_type != "gpt2" else shape[::-1]
+        wide = shape[::-1] if _is_transposed(model) else shape
         got = (tuple(sides["B"].shape), tuple(sides["A"].shape))
         if len(got[0]) != 2 or len(got[1]) != 2 or (got[0][0], got[1][1]) != wide or got[0][1] != got[1][0]:
-            raise EcgFileError(f"{where}: LoRA weights of {layer[:100]} have the shapes {got}, its layer {wide}")
-        ranks.add(got[1][0])
+            raise EcgFileError(
+                f"{where}: LoRA weights of {layer[:100]} have the shapes B {got[0]} and A {got[1]}, expected "
+                f"({wide[0]}, rank) and (rank, {wide[1]}); give the base that was trained (--base)"
+            )
+        ranks.setdefault(int(got[1][0]), layer)
     if len(ranks) != 1:
-        raise EcgFileError(f"{where}: LoRA weights of the ranks {sorted(ranks)}, expected one rank")
-    return int(ranks.pop())
+        named = " and ".join(f"{rank} ({layer[:100]})" for rank, layer in sorted(ranks.items()))
+        raise EcgFileError(f"{where}: LoRA weights of the ranks {named}, expected one rank, as one training has")
+    return next(iter(ranks))

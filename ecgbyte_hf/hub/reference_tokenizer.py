@@ -34,11 +34,13 @@ from ecgbyte_hf.hub.reference_percentiles import read_percentiles
 from ecgbyte_hf.hub.restricted_pickle import read_content, read_plain_pickle
 from ecgbyte_hf.hub.whole_folder import new_folder, whole_folder
 from ecgbyte_hf.models.calibration_ecg_byte import EcgCalibration
-from ecgbyte_hf.models.errors_ecg_byte import VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import EcgFileError, VocabularyError
 from ecgbyte_hf.models.leads_ecg_byte import REFERENCE_LEADS
 from ecgbyte_hf.models.vocabulary_ecg_byte import ALPHABET
 from ecgbyte_hf.provenance import provenance, write_json
 
+# How the archives that torch.save writes begin.
+_ARCHIVE = b"PK\x03\x04"
 #: Of a file; the released one with 6,000 merges has 0.5 MB.
 LARGEST_FILE = 16 << 20
 #: Letters of a token, and of all tokens together: shared values could else stand for more than memory holds.
@@ -82,6 +84,8 @@ def read_reference_vocabulary(path: str | Path) -> ReferenceVocabulary:
     """
     where = str(path)
     content = read_content(path, LARGEST_FILE)
+    if content.startswith(_ARCHIVE):
+        raise EcgFileError(f"{where}: an archive and no pickle; give a checkpoint to `ecgbyte convert checkpoint`")
     vocabulary, parts = _checked_parts(read_plain_pickle(content, where), where)
     tokens = [vocabulary[NUM_BYTES + rank] for rank in range(len(parts))]
     form = _merge_form(parts, where)

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.hub_folder import is_repo_id
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
-from ecgbyte_hf.hub.kinds import TWO_STAGE, read_json
+from ecgbyte_hf.hub.kinds import TWO_STAGE
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
+from ecgbyte_hf.provenance import read_object
 
 #: Files that a repository gets, by their names there.
 Files = Mapping[str, Path]
@@ -75,13 +76,13 @@ def _encoder_problems(files: Files) -> list[str]:
     problems = _weights_problems(files, "model")
     if "config.json" not in files:
         return [*problems, "config.json is missing: the encoder's shape; save the model by save_pretrained"]
-    preprocessor = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
+    preprocessor = _object(files, "preprocessor_config.json")
     if not {"feature_extractor_type", "image_processor_type"} & set(preprocessor):
         problems.append(
             "preprocessor_config.json is missing: how a recording becomes the encoder's input; save the "
             "EcgByteFeatureExtractor or EcgImageProcessor that it was trained with in the folder"
         )
-    if "auto_map" not in read_json(files["config.json"]):
+    if "auto_map" not in _object(files, "config.json"):
         problems.append(
             "config.json has no auto_map, so AutoModel loads it nowhere but here; save the model by save_pretrained"
         )
@@ -92,7 +93,7 @@ def _language_model_problems(files: Files) -> list[str]:
     is_adapter = "adapter_config.json" in files
     problems = _weights_problems(files, "adapter_model" if is_adapter else "model")
     if is_adapter:
-        base = read_json(files["adapter_config.json"]).get("base_model_name_or_path")
+        base = _object(files, "adapter_config.json").get("base_model_name_or_path")
         if not isinstance(base, str) or not is_repo_id(base) or Path(base).exists():
             problems.append(
                 f"the adapter's base {PurePosixPath(str(base)).name!r} is a folder here: push that extended base "
@@ -119,9 +120,14 @@ def _language_model_problems(files: Files) -> list[str]:
 
 def has_encoder(files: Files) -> bool:
     """Whether files are those of a model with an encoder in front of the language model, or of its adapter."""
-    config = read_json(files["config.json"]) if "config.json" in files else {}
-    processor = read_json(files["processor_config.json"]) if "processor_config.json" in files else {}
+    config = _object(files, "config.json")
+    processor = _object(files, "processor_config.json")
     return config.get("model_type") == TWO_STAGE or processor.get("processor_class") == "EcgLlmProcessor"
+
+
+def _object(files: Files, name: str) -> dict[str, Any]:
+    """What a JSON file holds; empty without the file."""
+    return (read_object(files[name]) or {}) if name in files else {}
 
 
 def _two_stage_problems(files: Files) -> list[str]:
@@ -131,7 +137,7 @@ def _two_stage_problems(files: Files) -> list[str]:
         problems.append("processor_config.json is missing: how recordings and questions become the model's input")
     if not {"tokenizer.json", "tokenizer_config.json"} <= set(files):
         problems.append("tokenizer.json or tokenizer_config.json is missing: the language model's own tokenizer")
-    if "config.json" in files and "auto_map" not in read_json(files["config.json"]):
+    if "config.json" in files and "auto_map" not in _object(files, "config.json"):
         problems.append("config.json has no auto_map; save the model by save_pretrained")
     if PROMPT_FILE not in files:
         return [*problems, f"{PROMPT_FILE} is missing: {_PROMPT}; name the base's folder with --ecg"]
@@ -174,7 +180,7 @@ def _code_problems(files: Files) -> list[str]:
     for name, path in files.items():
         if PurePosixPath(name).name not in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
             continue
-        for reference in _references(read_json(path).get("auto_map", {})):
+        for reference in _references((read_object(path) or {}).get("auto_map", {})):
             if "--" in reference:
                 problems.append(
                     f"{name}: its auto_map names the code of {reference.partition('--')[0]}; save anew by "

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
-from ecgbyte_hf.hub.kinds import is_two_stage, read_json
+from ecgbyte_hf.hub.kinds import is_two_stage
 from ecgbyte_hf.hub.private_data import (
     has_token,
     local_paths,
@@ -23,6 +23,7 @@ from ecgbyte_hf.hub.private_data import (
     without_columns,
 )
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
+from ecgbyte_hf.provenance import read_object
 
 CARD = "README.md"
 # What a repository of any kind may hold. Anything else is left out with a message, rather than published unseen.
@@ -154,14 +155,14 @@ def _not_there(source: Path, files: dict[str, Path], dropped: Sequence[str]) -> 
 
 
 def _row_format(folder: Path) -> str:
-    arguments = read_json(folder / "encode.json").get("provenance", {}).get("arguments", {})
+    arguments = (read_object(folder / "encode.json") or {}).get("provenance", {}).get("arguments", {})
     return str(arguments.get("row_format", ""))
 
 
 def source_of(folder: Path) -> str:
     """The data set that `ecgbyte prepare` read, as its report or that of `ecgbyte encode` has it; empty if unknown."""
-    encoded = read_json(folder / "encode.json").get("provenance", {})
-    return str(read_json(folder / "report.json").get("source") or encoded.get("data_source") or "")
+    encoded = (read_object(folder / "encode.json") or {}).get("provenance", {})
+    return str((read_object(folder / "report.json") or {}).get("source") or encoded.get("data_source") or "")
 
 
 def _reason_inside(path: Path) -> str | None:
@@ -221,7 +222,7 @@ def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
     if (source / ECG_SUBFOLDER).is_dir() and ecg is None:
         return
     if ecg is None:
-        noted = read_json(source / "adapter_config.json").get("base_model_name_or_path")
+        noted = (read_object(source / "adapter_config.json") or {}).get("base_model_name_or_path")
         ecg = Path(str(noted)) / ECG_SUBFOLDER
     elif (ecg / ECG_SUBFOLDER).is_dir():
         ecg = ecg / ECG_SUBFOLDER
@@ -237,7 +238,7 @@ def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
 
 def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
     """The processor and the prompt of a model with an encoder, from its base where they are not in the folder."""
-    noted = read_json(source / "adapter_config.json").get("base_model_name_or_path")
+    noted = (read_object(source / "adapter_config.json") or {}).get("base_model_name_or_path")
     place = ecg if ecg is not None else Path(str(noted)) if noted else None
     for name in ("processor_config.json", PROMPT_FILE):
         if name in stage.files or place is None or not (place / name).is_file():
@@ -252,7 +253,7 @@ def _name_base(stage: Stage, base: str, revision: str | None) -> None:
     if not path.is_file():
         stage.problems.append("--base is for an adapter, and the folder has no adapter_config.json; leave it out")
         return
-    config = read_json(path)
+    config = read_object(path) or {}
     config["base_model_name_or_path"] = base
     config["revision"] = revision
     path.unlink()  # a link would be written through

@@ -5,43 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_ecg_clip_vit import EcgClipVitConfig
 from .errors_ecg_byte import EncoderError
-from .modeling_ecg_clip import EcgClipForPreTraining, EcgClipModel, EcgClipTextHead
-from .modeling_ecg_encoder import EcgEncoderPreTrainedModel, EcgPreTrainingOutput
+from .modeling_ecg_clip import EcgClipForPreTraining, EcgClipModel, EcgClipPreTrainedModel, EcgClipTextHead
+from .modeling_ecg_encoder import EcgPreTrainingOutput
 from .modeling_ecg_vit import EcgVitDecoder, EcgVitModel
 
 CLIP_NAME = "openai/clip-vit-base-patch32"
 VIT_NAME = "google/vit-base-patch16-224-in21k"
 
 
-class EcgClipVitPreTrainedModel(EcgEncoderPreTrainedModel):
-    """Weights and loading of the EcgClipVit models."""
+class EcgClipVitPreTrainedModel(EcgClipPreTrainedModel):
+    """Weights and loading of the EcgClipVit models; a text head begins as EcgClip's does."""
 
-    config_class = EcgClipVitConfig
-    main_input_name = "pixel_values"
-    supports_gradient_checkpointing = True
-    _no_split_modules = [
-        "CLIPTextEmbeddings",
-        "CLIPEncoderLayer",
-        "CLIPVisionEmbeddings",
-        "ViTEmbeddings",
-        "ViTLayer",
-    ]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
+    config_class: Any = EcgClipVitConfig
+    _no_split_modules = [*EcgClipPreTrainedModel._no_split_modules, "ViTEmbeddings", "ViTLayer"]
     auto_classes = {"AutoModel": "EcgClipVitModel", "AutoModelForPreTraining": "EcgClipVitForPreTraining"}
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, EcgClipTextHead):
-            init.constant_(module.logit_scale, self.config.clip_config.logit_scale_init_value)
 
 
 class EcgClipVitModel(EcgClipVitPreTrainedModel):

@@ -74,6 +74,13 @@ class EcgLlmPreTrainedModel(EcgEncoderPreTrainedModel):
     _supports_attention_backend = True
     auto_classes = {"AutoModel": "EcgLlmModel", "AutoModelForCausalLM": "EcgLlmForConditionalGeneration"}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's, in which the folder is loaded again; the encoder is float32 whatever it is."""
+        model: Any = self.base_model
+        dtype: torch.dtype = model.language_model.dtype
+        return dtype
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

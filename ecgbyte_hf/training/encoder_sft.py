@@ -202,9 +202,14 @@ def adapt_lora(peft_config: Any, config: Any, *, train_encoder: bool) -> None:
     names = [given] if isinstance(given, str) else sorted(given)
     if names == ["all-linear"]:
         names = _linear_layers(config.text_config)
-    peft_config.target_modules = r".*\.language_model\.(?:.*\.)?(?:" + "|".join(names) + ")"
+    peft_config.target_modules = language_model_layers(names)
     encoder = _encoder_modules(config.encoder_config) if train_encoder else []
     peft_config.modules_to_save = list(dict.fromkeys([*(peft_config.modules_to_save or []), "projector", *encoder]))
+
+
+def language_model_layers(names: Sequence[str]) -> str:
+    """The regular expression by which PEFT finds these layers in the language model, and none of the encoder."""
+    return r".*\.language_model\.(?:.*\.)?(?:" + "|".join(names) + ")"
 
 
 def _encoder_modules(encoder_config: Any) -> list[str]:

@@ -13,10 +13,13 @@ from ecgbyte_hf.data.ecg_parts import note_base, save_parts
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.prompts import PROMPT_FILE, SIGNAL_SUBFOLDER, EcgPrompt
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
+from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN, EcgLlmProcessor
 from ecgbyte_hf.training.extend_llm import ExtendableModel
 
 logger = logging.getLogger(__name__)
 
+#: In this order they are added to a language model's tokenizer.
+ECG_TOKENS = (ECG_START, ECG_END, ECG_TOKEN)
 # Training records that features are measured on: their mean and deviation hardly change beyond.
 _MEASURED_RECORDS = 256
 # Seconds that a record is taken to have where nothing says it: those of PTB-XL and MIMIC-IV-ECG.
@@ -90,9 +93,6 @@ def extend_ecg_llm(
     """
     import torch
 
-    from ecgbyte_hf.models.modeling_ecg_llm import EcgLlmForConditionalGeneration
-    from ecgbyte_hf.models.processing_ecg_llm import ECG_END, ECG_START, ECG_TOKEN, EcgLlmProcessor
-
     prompt = prompt or EcgPrompt()
     encoder, extractor, picture = load_encoder(encoder_dir)
     samples = _shown_samples(encoder, extractor, picture, prompt, standardize_on)
@@ -115,23 +115,16 @@ def extend_ecg_llm(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    base.add_tokens([ECG_START, ECG_END, ECG_TOKEN], None, init="spread", seed=seed)
-    # Read and never written; at a placeholder of its own the model would look for an ECG that is not there.
-    base.model.generation_config.suppress_tokens = base.tokenizer.convert_tokens_to_ids(
-        [ECG_START, ECG_END, ECG_TOKEN]
-    )
+    base.add_tokens(list(ECG_TOKENS), None, init="spread", seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = EcgLlmForConditionalGeneration.from_parts(
+        model = join(
             encoder,
             base.model,
+            base.tokenizer,
             ecg_features=ecg_features,
             projector_type=projector_type,
             num_ecg_tokens=count,
-            ecg_token_id=base.tokenizer.convert_tokens_to_ids(ECG_TOKEN),
-            pad_token_id=base.tokenizer.pad_token_id,
-            eos_token_id=base.model.config.eos_token_id,
-            bos_token_id=base.model.config.bos_token_id,
         )
     processor = EcgLlmProcessor(extractor, base.tokenizer, picture=picture, num_ecg_tokens=count)
     measured = 0 if standardize_on is None else standardize_features(model, processor, standardize_on)
@@ -143,6 +136,36 @@ def extend_ecg_llm(
     note_base(folder, model_name_or_path, revision)
     save_parts(folder, processor, base.prompt)
     return EcgLlmFolder(folder, count, _num_parameters(encoder), _num_parameters(model.model.projector), measured)
+
+
+def join(encoder: Any, language_model: Any, tokenizer: Any, **settings: Any) -> Any:
+    """Join an encoder and a language model whose tokenizer has the tokens of an ECG; they become parts of the result.
+
+    Args:
+        encoder: Base model of an encoder.
+        language_model: Any `AutoModelForCausalLM`.
+        tokenizer: Its tokenizer.
+        settings: Of `EcgLlmConfig`.
+
+    Returns:
+        `EcgLlmForConditionalGeneration` with a random projector.
+
+    Raises:
+        EncoderError: as of `from_parts`.
+    """
+    from ecgbyte_hf.models.modeling_ecg_llm import EcgLlmForConditionalGeneration
+
+    # Read and never written; at a placeholder of its own the model would look for an ECG that is not there.
+    language_model.generation_config.suppress_tokens = tokenizer.convert_tokens_to_ids(list(ECG_TOKENS))
+    return EcgLlmForConditionalGeneration.from_parts(
+        encoder,
+        language_model,
+        ecg_token_id=tokenizer.convert_tokens_to_ids(ECG_TOKEN),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=language_model.config.eos_token_id,
+        bos_token_id=language_model.config.bos_token_id,
+        **settings,
+    )
 
 
 def load_encoder(folder: str | Path) -> tuple[Any, Any, Any]:

@@ -171,12 +171,7 @@ class ExtendableModel:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         with refuse_damaged_weights(name):
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
-        positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is not None and prompt.max_length > positions:
-            raise BudgetError(
-                f"{name} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; lower "
-                "max_length"
-            )
+        check_positions(name, model.config, prompt)
         return cls(name, model, tokenizer, prompt, prompt_format, system_prompt)
 
     @property
@@ -191,7 +186,7 @@ class ExtendableModel:
         Args:
             texts: The tokens.
             ecg_tokenizer: As of `init_rows`.
-            init: As of `extend_llm`.
+            init: As of `extend_llm`; with "resize" the rows that the model already has are left alone.
             seed: Of the rows.
 
         Raises:
@@ -229,6 +224,25 @@ class ExtendableModel:
         model.config.pad_token_id = tokenizer.pad_token_id
         if model.generation_config is not None:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def check_positions(name: str, config: Any, prompt: EcgPrompt) -> None:
+    """Refuse a prompt that may be longer than a language model reads.
+
+    Args:
+        name: The model's, for the message.
+        config: Its configuration.
+        prompt: The wording, with its `max_length`.
+
+    Raises:
+        BudgetError: it may be.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and prompt.max_length > positions:
+        raise BudgetError(
+            f"{name} reads at most {positions} tokens, the prompt's max_length is {prompt.max_length}; give a lower "
+            "--max-length"
+        )
 
 
 def init_rows(model: Any, ecg_tokenizer: Any, num_old: int, num_all: int, *, init: str, seed: int) -> None:

@@ -152,7 +152,7 @@ def start_encoder(
     _check_leads(model, shape)
     max_length = None
     if tokenizer is not None:
-        max_length = _text_length(encoder, model, start)
+        max_length = text_length(encoder, model, start)
         tokenizer.model_max_length = max_length
     return EncoderParts(
         model,
@@ -201,6 +201,11 @@ def encoder_of(folder: str | Path) -> Encoder:
             return encoder
     what = "no config.json" if found is None else f"a model of the type {found!r}"
     raise EncoderError(f"{folder} holds {what}, expected an encoder that `ecgbyte pretrain-encoder` wrote")
+
+
+def paper_text_model(encoder: Encoder) -> str:
+    """Name on the Hub of the paper's text tower, with its tokenizer."""
+    return _backbones(encoder, EncoderStart())[0]
 
 
 def word_tokenizer(texts: Iterable[str]) -> Any:
@@ -312,7 +317,7 @@ def _random_model(encoder: Encoder, shape: tuple[int, int], tokenizer: Any, star
     length = start.max_text_length or MAX_TEXT_LENGTHS.get(encoder.prefix, 64)
     settings = dict(start.settings or _tiny_settings(encoder, shape, start.tiny or (0, 0), length))
     config = config_class(**(of_signals | settings))
-    text = _text_config(config)
+    text = text_config(config)
     if text is not None:
         text.vocab_size = len(tokenizer)
         text.pad_token_id = tokenizer.pad_token_id
@@ -367,16 +372,16 @@ def _tiny_settings(encoder: Encoder, shape: tuple[int, int], size: tuple[int, in
     return _accepted(encoder.config(), tower | decoder | {"patch_size": patch})
 
 
-def _text_config(config: Any) -> Any:
+def text_config(config: Any) -> Any:
     """The configuration of the text tower; None without one."""
     clip = getattr(config, "clip_config", None)
     return getattr(config if clip is None else clip, "text_config", None)
 
 
-def _text_length(encoder: Encoder, model: Any, start: EncoderStart) -> int:
+def text_length(encoder: Encoder, model: Any, start: EncoderStart) -> int:
     """Tokens of a text: those asked for, or as many of the paper's as the tower has positions for."""
     usual = MAX_TEXT_LENGTHS.get(encoder.prefix, 64)
-    longest = int(getattr(_text_config(model.config), "max_position_embeddings", start.max_text_length or usual))
+    longest = int(getattr(text_config(model.config), "max_position_embeddings", start.max_text_length or usual))
     max_length = start.max_text_length or min(usual, longest)
     if not 2 < max_length <= longest:
         raise EncoderError(f"got texts of {max_length} tokens, expected 3 to the text tower's {longest}")

@@ -171,3 +171,78 @@ def extended_as_the_reference(folder: Path, id_order: tuple[int, ...] | None, *,
                 if "lora_" in name:
                     value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
     return model.eval(), tokenizer
+
+
+def projections(kind: str, width: int) -> dict[str, torch.Tensor]:
+    """The second stage's layers between the tiny encoders and a language model."""
+    sizes = {
+        "clip": {"image_projection": (width, 12)},
+        "vit": {"image_projection": (width, 16)},
+        "resnet": {"image_projection": (width, 16)},
+        "clip-vit": {
+            "clip_projection": (width, 12),
+            "vit_projection": (width, 16),
+            "visual_fusion.0": (width, 2 * width),
+            "visual_fusion.2": (width, width),
+        },
+    }[kind]
+    generator = torch.Generator().manual_seed(11)
+    made = {}
+    for name, shape in sizes.items():
+        made[f"{name}.weight"] = torch.randn(shape, generator=generator) * 0.3
+        made[f"{name}.bias"] = torch.randn(shape[0], generator=generator) * 0.3
+    return made
+
+
+class SecondStage:
+    """The arithmetic of a second stage's checkpoint, whose LoRA is worked in by hand.
+
+    Args:
+        kind: Of the encoder.
+        towers: `CLIPModel`, `ViTForMaskedImageModeling` or `ResNet`; for clip-vit the first two.
+        state: The checkpoint.
+        config: Of the language model, as it was saved.
+        alpha: Of LoRA.
+    """
+
+    def __init__(self, kind: str, towers: list[Any], state: dict[str, torch.Tensor], config: Any, alpha: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.kind, self.towers, self.state = kind, towers, state
+        prefix = "llm.base_model.model." if any(".lora_A." in key for key in state) else "llm."
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        weights = {key.replace(".base_layer", ""): value.clone() for key, value in own.items() if ".lora_" not in key}
+        for key in [key for key in own if ".lora_A." in key]:
+            low, high = own[key], own[key.replace(".lora_A.", ".lora_B.")]
+            change = alpha / len(low) * (high @ low)
+            name = key.split(".lora_A.")[0] + ".weight"
+            weights[name] += change.T if config.model_type == "gpt2" else change
+        self.llm = AutoModelForCausalLM.from_config(config).eval()
+        self.llm.load_state_dict(weights)
+
+    def _layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.state[f"{name}.weight"].T + self.state[f"{name}.bias"]
+
+    def visual_token(self, values: torch.Tensor) -> torch.Tensor:
+        """Map pictures, or scaled signals, to one embedding of the language model each."""
+        if self.kind == "resnet":
+            return self._layer("image_projection", self.towers[0](values).mean(dim=-1))
+        embeddings = []
+        for tower in self.towers:
+            if hasattr(tower, "visual_projection"):
+                embedding = tower.visual_projection(tower.vision_model(values).pooler_output)
+                embeddings.append(embedding / embedding.norm(dim=-1, keepdim=True))
+            else:
+                hidden = tower.vit(values, output_hidden_states=True).hidden_states
+                embeddings.append(torch.stack(hidden).mean(dim=0).mean(dim=1))
+        if self.kind != "clip-vit":
+            return self._layer("image_projection", embeddings[0])
+        clip, vit = self._layer("clip_projection", embeddings[0]), self._layer("vit_projection", embeddings[1])
+        return self._layer("visual_fusion.2", self._layer("visual_fusion.0", torch.cat([clip, vit], dim=-1)).relu())
+
+    @torch.no_grad()
+    def logits(self, values: torch.Tensor, ids: list[int], signal_id: int) -> torch.Tensor:
+        """Logits (ECGs, tokens, vocabulary) of a text in which each ECG takes the place of the token `<signal>`."""
+        embeds = self.llm.get_input_embeddings()(torch.tensor(ids)).repeat(len(values), 1, 1)
+        embeds[:, ids.index(signal_id)] = self.visual_token(values)
+        return self.llm(inputs_embeds=embeds).logits

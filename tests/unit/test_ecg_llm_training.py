@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from sft_options import ON_CPU, break_off_after_a_batch, words
 from tiny_ecg_llm import LEADS, ecg_values, fast_or_slow, make_ecg_llm, save_encoder
 from tiny_encoders import PATCH, enable_checkpointing
 from transformers import AutoModelForCausalLM
@@ -47,21 +48,7 @@ from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
 
 PROMPT = EcgPrompt(max_length=192, reserve=16)
-ON_CPU = {
-    "bf16": "false",
-    "dtype": "float32",
-    "use_cpu": "true",
-    "gradient_checkpointing": "false",
-    "dataloader_pin_memory": "false",
-    "report_to": "none",
-    "disable_tqdm": "true",
-    "max_length": 192,
-    "save_strategy": "no",
-}
-
-
-def words(**options):
-    return [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
+HERE = ON_CPU | {"max_length": 192, "save_strategy": "no"}
 
 
 @pytest.fixture(scope="module")
@@ -394,18 +381,7 @@ class TestViews:
         options = small_prepared.template_options()
         settings = {"batch_size": 3, "max_new_tokens": 4}
         whole = generate_answers(lively, questions, prompter, options, tmp_path / "a.jsonl", **settings).read_bytes()
-        calls = []
-
-        class Broken(EncoderLanguageModel):
-            def complete(self, prompts, **kwargs):
-                calls.append(prompts)
-                if len(calls) > 1:
-                    raise KeyboardInterrupt
-                return super().complete(prompts, **kwargs)
-
-        broken = Broken(lively.model, lively.lm_tokenizer, lively.processor, lively.prompt, lively.source)
-        with pytest.raises(KeyboardInterrupt):
-            generate_answers(broken, questions, prompter, options, tmp_path / "b.jsonl", **settings)
+        break_off_after_a_batch(lively, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         resumed = generate_answers(lively, questions, prompter, options, tmp_path / "b.jsonl", **settings)
         assert resumed.read_bytes() == whole
         worse = make_prompter(lively, perturb(PreparedData(small_prepared.folder), ["noise=0.5"], seed=0), questions)
@@ -431,7 +407,7 @@ def train(ecg_llm, rows, tmp_path_factory):
 
     def call(name="out", **options):
         given = {"model_name_or_path": ecg_llm, "dataset_name": rows, "output_dir": folder / name}
-        given |= ON_CPU | {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2} | options
+        given |= HERE | {"max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2} | options
         return sft.train(words(**given))
 
     return call
@@ -707,7 +683,7 @@ def test_training_finds_an_answer_that_is_in_the_signal_alone(tmp_path):
     for shown in ("true", "question_only"):
         rows, trained = tmp_path / shown, tmp_path / f"{shown}-llm"
         assert cli.main(["encode", *data, *words(model=llm, view=shown, output=rows, splits="train")]) == 0
-        options = ON_CPU | {"max_steps": 60, "per_device_train_batch_size": 16, "learning_rate": 5e-3}
+        options = HERE | {"max_steps": 60, "per_device_train_batch_size": 16, "learning_rate": 5e-3}
         sft.train(words(model_name_or_path=llm, dataset_name=rows, output_dir=trained, **options))
         for view in ("question_only",) if shown == "question_only" else ("true", "zero_signal", "shuffled"):
             answers[view] = tmp_path / f"{view}.jsonl"

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from sft_options import ON_CPU, words
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ecgbyte_hf.data.encode import encode_rows
@@ -23,14 +24,7 @@ PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 TARGETS = {family: PROJECTIONS for family in FAMILIES} | {"gpt2": {"c_attn", "c_proj", "c_fc"}}
 # Llama's own tests are in test_sft.py.
 CASES = [(family, True) for family in FAMILIES if family != "llama"] + [("gpt2", False), ("gemma2", False)]
-SETTINGS = {
-    "bf16": "false",
-    "dtype": "float32",
-    "use_cpu": "true",
-    "gradient_checkpointing": "false",
-    "dataloader_pin_memory": "false",
-    "report_to": "none",
-    "disable_tqdm": "true",
+SETTINGS = ON_CPU | {
     "save_strategy": "no",
     "max_steps": 2,
     "per_device_train_batch_size": 2,
@@ -69,7 +63,7 @@ def extended(small_prepared, small_ecg_byte, tmp_path_factory):
 
 def train(base, rows, output_dir, **options):
     given = SETTINGS | {"model_name_or_path": base, "dataset_name": rows, "output_dir": output_dir} | options
-    return sft.train([word for name, value in given.items() for word in (f"--{name}", *str(value).split())])
+    return sft.train(words(**given))
 
 
 def tables(folder):

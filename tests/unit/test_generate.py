@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sft_options import break_off_after_a_batch
 from transformers import AutoModelForCausalLM
 
 from ecgbyte_hf.data.prepared import PreparedData
@@ -149,18 +150,7 @@ class TestAnswers:
     @staticmethod
     def broken_after(model, prompter, rows, options, folder, settings):
         """The partial file of a run that was broken after its first batch."""
-        asked = []
-
-        class Broken(EcgLanguageModel):
-            def complete(self, prompts, **kwargs):
-                asked.append(prompts)
-                if len(asked) > 1:
-                    raise KeyboardInterrupt
-                return super().complete(prompts, **kwargs)
-
-        breaking = Broken(model.model, model.lm_tokenizer, model.processor, model.prompt, model.source)
-        with pytest.raises(KeyboardInterrupt):
-            generate_answers(breaking, rows, prompter, options, folder / "b.jsonl", **settings)
+        break_off_after_a_batch(model, rows, prompter, options, folder / "b.jsonl", **settings)
         return folder / "b.jsonl.partial"
 
     def test_answers_of_another_run_are_not_mixed_in(self, model, prompter, rows, options, small_prepared, tmp_path):

@@ -134,7 +134,7 @@ class TestKinds:
         assert (found["dataset"], found["language_model"]) == (small_prepared.folder, adapter)
 
     def test_none(self, tmp_path):
-        with pytest.raises(EcgHubError, match="holds nothing that can be pushed; expected what"):
+        with pytest.raises(EcgHubError, match="no config.json of a model and no Parquet file; expected what"):
             kind_of(tmp_path)
         with pytest.raises(EcgHubError, match="nowhere is not there"):
             kind_of(tmp_path / "nowhere")

@@ -5,22 +5,32 @@ import zipfile
 from pathlib import Path
 
 import hostile_pickles
+import huggingface_hub
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import wfdb
 from reference_models import (
     ResNet,
     ResNetPretrain,
+    SecondStage,
     as_transformers_4_names,
     extended_as_the_reference,
     prefixed,
+    projections,
     save,
     shake,
 )
 from safetensors.torch import load_file
 from test_reference_tokenizer import reference_data, trained_merges, write
-from tiny_encoders import BERT, CLIP, VIT, make_inputs, resnet_config, seeded
+from tiny_ecg_llm import LEADS
+from tiny_encoders import BERT, CLIP, VIT, make_inputs, resnet_config, seeded, text_tokenizer
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoProcessor,
     AutoTokenizer,
     BertConfig,
     BertModel,
@@ -38,7 +48,6 @@ from ecgbyte_hf import (
     EcgClipVitForPreTraining,
     EcgImageProcessor,
     EcgResNetForPreTraining,
-    EcgResNetModel,
     EcgVitConfig,
     EcgVitForPreTraining,
     cli_convert,
@@ -48,9 +57,17 @@ from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.hub.convert_checkpoint import KINDS, convert_ecg_byte_checkpoint, convert_encoder_checkpoint
 from ecgbyte_hf.hub.reference_checkpoint import read_checkpoint
 from ecgbyte_hf.hub.reference_tokenizer import make_processor, read_reference_vocabulary
-from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgError, EcgFileError, EncoderError, VocabularyError
+from ecgbyte_hf.models.errors_ecg_byte import (
+    BudgetError,
+    EcgError,
+    EcgFileError,
+    EcgHubError,
+    EncoderError,
+    VocabularyError,
+)
 from ecgbyte_hf.models.feature_extraction_ecg_byte import PROFILES
 from ecgbyte_hf.training.extend_llm import extend_llm
+from ecgbyte_hf.training.start_encoder import load_parts
 from ecgbyte_hf.training.tiny_llm import make_tiny_llm
 
 # Of PEFT 0.21 with transformers 5.23.
@@ -205,6 +222,7 @@ class Trained:
     """A language model as the paper's code trains it, with its checkpoint."""
 
     def __init__(self, folder: Path, base: Path, id_order: tuple[int, ...] | None, *, lora: bool) -> None:
+        self.base = base
         self.model, self.tokenizer = extended_as_the_reference(base, id_order, lora=lora)
         state = {f"llm.{key}": value for key, value in self.model.state_dict().items()}
         self.path = save(folder / "best_model.pth", state)
@@ -382,6 +400,28 @@ class TestLanguageModel:
         with pytest.raises(error, match=match):
             self.convert(tmp_path, state, base, pickled)
 
+    def test_lora_of_two_trainings(self, tmp_path, trained, base, pickled):
+        state = dict(read_checkpoint(trained.path).tensors)
+        key = "llm.base_model.model.model.layers.1.mlp.up_proj.lora_{}.default.weight"
+        state[key.format("A")] = torch.ones(8, 32)
+        shape = tuple(state[key.format("B")].shape)
+        with pytest.raises(EcgFileError, match=rf"have the shapes B \({shape[0]}, 4\) and A \(8, 32\), expected"):
+            self.convert(tmp_path, state, base, pickled)
+        state[key.format("B")] = torch.ones(shape[0], 8)
+        with pytest.raises(EcgFileError, match=r"ranks 4 \(.*\) and 8 \(model.layers.1.mlp.up_proj\), exp"):
+            self.convert(tmp_path, state, base, pickled)
+
+    def test_another_base(self, tmp_path, trained, pickled, monkeypatch):
+        state = dict(read_checkpoint(trained.path).tensors)
+        with pytest.raises(EcgFileError, match=r"--base, the language .* trained: /nowhere/x is not"):
+            self.convert(tmp_path, state, "/nowhere/x", pickled)
+        with pytest.raises(EcgFileError, match="no configuration and tokenizer of a language model"):
+            (tmp_path / "empty").mkdir()
+            self.convert(tmp_path, state, tmp_path / "empty", pickled)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(EcgHubError, match="trained: someone/nothing is not in the cache"):
+            self.convert(tmp_path, state, "someone/nothing", pickled)
+
     def test_another_tokenizer_or_length(self, tmp_path, trained, base, pickled):
         state = dict(read_checkpoint(trained.path).tensors)
         other = write(tmp_path / "other.pkl", reference_data(trained_merges(NUM_MERGES + 1), "bytes"))
@@ -449,6 +489,11 @@ CONFIGS = {
 }
 
 
+def given(kind: str) -> dict:
+    """Arguments of a conversion that looks for no text tokenizer."""
+    return {"kind": kind, "config": CONFIGS[kind], "text_tokenizer": None if kind == "vit" else "none"}
+
+
 def check_clip(model, clip: CLIPModel, inputs) -> None:
     with torch.no_grad():
         expected, got = clip(**inputs, return_loss=True), model(**inputs)
@@ -463,21 +508,31 @@ def check_vit(model, vit: ViTForMaskedImageModeling, pixels: torch.Tensor, mask:
     torch.testing.assert_close(got.reconstruction, expected.reconstruction)
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> str:
+    """The folder of the tiny text towers' tokenizer."""
+    folder = tmp_path_factory.mktemp("texts") / "tokenizer"
+    text_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
 class TestEncoders:
-    def test_clip(self, tmp_path, clip, states):
+    def test_clip(self, tmp_path, clip, states, texts):
         config = tmp_path / "config"
         CONFIGS["clip"].save_pretrained(config)
         path = save(
             tmp_path / "m.pth", states["clip"] | {"clip.vision_model.embeddings.position_ids": torch.arange(17)}
         )
         arguments = ["--kind", "clip", "--stage", "1", "--encoder-config", str(config / "config.json")]
+        arguments += ["--text-tokenizer", texts]
         assert main(["convert", "checkpoint", str(path), "--output", str(tmp_path / "out"), *arguments]) == 0
         check_clip(EcgClipForPreTraining.from_pretrained(tmp_path / "out").eval(), clip, make_inputs("EcgClip"))
         assert EcgImageProcessor.from_pretrained(tmp_path / "out").mode == "reference"
         assert EcgByteFeatureExtractor.from_pretrained(tmp_path / "out" / "signal").profile == "reference"
         report = json.loads((tmp_path / "out" / "conversion.json").read_text())
         assert report["keys_left_out"] == ["clip.vision_model.embeddings.position_ids"]
-        assert report["keys"] == len(states["clip"]) + 1
+        assert report["keys"] == len(states["clip"]) + 1 and report["max_text_length"] == 16
+        assert report["provenance"]["arguments"]["text_tokenizer"] == Path(texts).name
 
     def test_vit(self, tmp_path, vit, states):
         path = save(tmp_path / "m.pth", states["vit"], config_file="config")
@@ -494,9 +549,7 @@ class TestEncoders:
 
     def test_clip_vit(self, tmp_path, clip, vit, states):
         path = save(tmp_path / "m.pth", states["clip-vit"])
-        report = convert_encoder_checkpoint(
-            path, tmp_path / "out", kind="clip-vit", stage=1, config=CONFIGS["clip-vit"]
-        )
+        report = convert_encoder_checkpoint(path, tmp_path / "out", stage=1, **given("clip-vit"))
         assert "two pictures" in report["notes"][0]
         model = EcgClipVitForPreTraining.from_pretrained(tmp_path / "out").eval()
         inputs, mask = make_inputs("EcgClipVit"), torch.arange(64).repeat(4, 1) % 4 > 0
@@ -505,11 +558,11 @@ class TestEncoders:
             check_vit(model, vit, inputs["pixel_values"], mask, model(**inputs, bool_masked_pos=mask))
 
     @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-    def test_resnet(self, tmp_path, kind):
+    def test_resnet(self, tmp_path, kind, texts):
         reference = resnet_pretrain(kind)
         path = save(tmp_path / "m.pth", reference.state_dict())
         report = convert_encoder_checkpoint(
-            path, tmp_path / "out", kind="resnet", stage=1, config=resnet_config(block=kind)
+            path, tmp_path / "out", kind="resnet", stage=1, config=resnet_config(block=kind), text_tokenizer=texts
         )
         assert report["keys_left_out"] == ["resnet.linear.bias", "resnet.linear.weight"]
         model = EcgResNetForPreTraining.from_pretrained(tmp_path / "out").eval()
@@ -526,18 +579,18 @@ class TestEncoders:
     @pytest.mark.parametrize(
         ("kind", "other", "error", "match"),
         [
-            ("clip", "vit", EncoderError, "of CLIPVision"),
-            ("vit", "clip", EncoderError, "of ViTModel"),
-            ("vit", "clip-vit", EncoderError, "of ViTModel"),
-            ("clip", "clip-vit", EncoderError, "of CLIPVision"),
-            ("clip-vit", "clip", EncoderError, "of CLIPVision"),
-            ("resnet", "clip", EncoderError, "of EcgResNetModel"),
+            ("clip", "vit", EncoderError, r"no keys clip.vision_model.\*, where CLIPVision"),
+            ("vit", "clip", EncoderError, r"no keys vit.vit.\*, where ViTModel"),
+            ("vit", "clip-vit", EncoderError, "of ViTModel .* transformers 4 and 5"),
+            ("clip", "clip-vit", EncoderError, r"no keys clip.vision_model.\*, where CLIPVision"),
+            ("clip-vit", "clip", EncoderError, r"no keys clip.clip.vision_model.\*, where CLIPVision"),
+            ("resnet", "clip", EncoderError, r"no keys resnet.\*, where EcgResNetModel"),
         ],
     )
     def test_another_kind(self, tmp_path, states, kind, other, error, match):
         path = save(tmp_path / "m.pth", states[other])
         with pytest.raises(error, match=match):
-            convert_encoder_checkpoint(path, tmp_path / "out", kind=kind, stage=1, config=CONFIGS[kind])
+            convert_encoder_checkpoint(path, tmp_path / "out", stage=1, **given(kind))
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
@@ -554,9 +607,7 @@ class TestEncoders:
         state = dict(states[kind])
         change(state)
         with pytest.raises(error, match=match):
-            convert_encoder_checkpoint(
-                save(tmp_path / "m.pth", state), tmp_path / "out", kind=kind, stage=1, config=CONFIGS[kind]
-            )
+            convert_encoder_checkpoint(save(tmp_path / "m.pth", state), tmp_path / "out", stage=1, **given(kind))
 
     @pytest.mark.parametrize(
         "key", ["att_pool_head.cls_token", "att_pool_head.mhsa.in_proj_bias", "downconv.bias", "lm.pooler.dense.bias"]
@@ -565,19 +616,106 @@ class TestEncoders:
         state = resnet_pretrain().state_dict()
         del state[key]
         with pytest.raises(EncoderError, match=key.rsplit(".", 1)[-1]):
-            convert_encoder_checkpoint(
-                save(tmp_path / "m.pth", state), tmp_path / "out", kind="resnet", stage=1, config=CONFIGS["resnet"]
-            )
+            convert_encoder_checkpoint(save(tmp_path / "m.pth", state), tmp_path / "out", stage=1, **given("resnet"))
 
     def test_wrong_arguments(self, tmp_path, states):
         path = save(tmp_path / "m.pth", states["clip"])
         for options, match in (
             ({"kind": "dino", "stage": 1}, "got the kind 'dino'"),
             ({"kind": "clip", "stage": 3}, "got stage 3"),
-            ({"kind": "clip", "stage": 1, "config": CONFIGS["vit"]}, "expected EcgClipConfig"),
+            (given("clip") | {"stage": 1, "config": CONFIGS["vit"]}, "expected EcgClipConfig"),
+            ({"kind": "vit", "stage": 1, "text_tokenizer": "x"}, "vit reads no texts; leave --text-tokenizer out"),
+            ({"kind": "clip", "stage": 2, "base": "x", "text_tokenizer": "x"}, "--text-tokenizer is that of stage 1"),
         ):
             with pytest.raises(EcgError, match=match):
                 convert_encoder_checkpoint(path, tmp_path / "out", **options)
+
+
+@pytest.fixture(scope="module")
+def converted_clip(tmp_path_factory, states, texts) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    CONFIGS["clip"].save_pretrained(folder / "config")
+    path = save(folder / "m.pth", states["clip"])
+    arguments = ["--kind", "clip", "--stage", "1", "--encoder-config", str(folder / "config")]
+    arguments += ["--leads", *LEADS, "--sampling-rate", "100", "--profile", "none", "--text-tokenizer", texts]
+    assert main(["convert", "checkpoint", str(path), "--output", str(folder / "out"), *arguments]) == 0
+    return folder / "out"
+
+
+class TestTextTokenizers:
+    """A converted encoder of stage 1 is what `ecgbyte pretrain-encoder` writes: it can be compared with texts."""
+
+    def test_it_compares_texts(self, converted_clip, clip):
+        parts = load_parts(converted_clip)
+        assert parts.max_text_length == 16  # the tower's positions, of the paper's 77
+        given = parts.tokenizer(["w5 w9", "w7 nothing"], padding=True, return_tensors="pt")
+        assert given["input_ids"].tolist() == [[38, 5, 9, 39], [38, 7, 1, 39]]
+        with torch.no_grad():
+            expected = clip.get_text_features(**given).pooler_output
+            got = parts.model.get_text_features(given["input_ids"], given["attention_mask"])
+        torch.testing.assert_close(got, F.normalize(expected, dim=-1))
+
+    def test_it_is_probed_and_pretrained_on(self, converted_clip, small_prepared, tmp_path, capsys):
+        data = ["--data", str(small_prepared.folder)]
+        report = tmp_path / "probe.json"
+        asked = ["--fractions", "--zero-shot", "--retrieval", "--texts", "labels", "--resamples", "20"]
+        asked += ["--device", "cpu", "--output", str(report)]
+        assert (
+            main(
+                [
+                    "probe-encoder",
+                    "--encoder",
+                    str(converted_clip),
+                    *data,
+                    "--output",
+                    str(report),
+                    *asked,
+                    "--device",
+                    "cpu",
+                ]
+            )
+            == 0
+        )
+        measured = json.loads(report.read_text())["systems"]["encoder"]
+        assert measured["retrieval"]["ecg_to_text"]["queries"] == 2 and "macro_auc" in measured["zero_shot"]
+        start = ["--encoder", "clip", "--init-from", str(converted_clip), "--output", str(tmp_path / "on")]
+        steps = ["--max-steps", "1", "--batch-size", "4", "--texts", "labels", "--cpu"]
+        steps += ["--lr-scheduler", "constant", "--learning-rate", "1e-3"]
+        assert main(["pretrain-encoder", *start, *data, *steps]) == 0
+        before, after = (load_file(folder / "model.safetensors") for folder in (converted_clip, tmp_path / "on"))
+        key = "encoder.vision.visual_projection.weight"
+        assert 0 < (before[key] - after[key]).abs().max() < 0.01
+
+    def test_what_is_refused(self, tmp_path, states, texts, monkeypatch):
+        path = save(tmp_path / "m.pth", states["clip"])
+
+        def convert(name, config=CONFIGS["clip"]):
+            chosen = given("clip") | {"config": config, "text_tokenizer": name}
+            return convert_encoder_checkpoint(path, tmp_path / "out", stage=1, **chosen)
+
+        with pytest.raises(EcgFileError, match=r"text tower ./nowhere is not there.*--text-tokenizer none"):
+            convert("/nowhere")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(EcgFileError, match=r"text tower .openai/clip-vit-base-patch32 is not in the cache"):
+            convert(None)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(EcgFileError, match="no tokenizer for the text tower"):
+            convert(str(tmp_path / "empty"))
+        larger = text_tokenizer()
+        larger.add_tokens(["another"])
+        larger.save_pretrained(tmp_path / "larger")
+        with pytest.raises(EncoderError, match="the text tower has 40 rows, its tokenizer 41 tokens"):
+            convert(str(tmp_path / "larger"))
+        ends = EcgClipConfig(clip_config=CLIP | {"text_config": CLIP["text_config"] | {"eos_token_id": 30}})
+        with pytest.raises(EncoderError, match="reads a text at the token 30, and the tokenizer ends texts with 39"):
+            convert(texts, ends)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(("kind", "name"), [("clip-vit", "openai/clip-vit-base"), ("resnet", "ncbi/MedCPT")])
+    def test_the_paper_s_by_default(self, tmp_path, kind, name, monkeypatch):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(EcgFileError, match=f"text tower .{name}"):
+            convert_encoder_checkpoint(tmp_path / "m.pth", tmp_path / "out", kind=kind, stage=1)
 
 
 @pytest.fixture(scope="module")
@@ -586,82 +724,216 @@ def llm(tmp_path_factory, base) -> Trained:
     return Trained(tmp_path_factory.mktemp("llm"), base, None, lora=True)
 
 
+SECOND_STAGES = ("clip", "vit", "clip-vit", "resnet")
+
+
+def second_stage_state(kind: str, llm: Trained, states) -> dict[str, torch.Tensor]:
+    encoder = prefixed("resnet.resnet.", resnet_pretrain().resnet.state_dict()) if kind == "resnet" else states[kind]
+    width = llm.model.get_input_embeddings().weight.shape[1]
+    return dict(read_checkpoint(llm.path).tensors) | encoder | projections(kind, width)
+
+
+@pytest.fixture(scope="module")
+def outs(tmp_path_factory, llm, base, states) -> dict[str, Path]:
+    """What the command makes of a checkpoint of each kind."""
+    made = {}
+    for kind in SECOND_STAGES:
+        folder = tmp_path_factory.mktemp(kind)
+        path = save(folder / "m.pth", second_stage_state(kind, llm, states))
+        CONFIGS[kind].save_pretrained(folder / "config")
+        arguments = ["--kind", kind, "--stage", "2", "--base", str(base), "--max-length", "256"]
+        arguments += ["--encoder-config", str(folder / "config"), "--output", str(folder / "out")]
+        assert main(["convert", "checkpoint", str(path), *arguments]) == 0
+        made[kind] = folder / "out"
+    return made
+
+
+def adapt_the_output_layer(state: dict[str, torch.Tensor]) -> None:
+    name = "llm.base_model.model.lm_head"
+    weight = state[f"{name}.base_layer.weight"] = state.pop(f"{name}.weight")
+    state[f"{name}.lora_A.default.weight"] = torch.ones(4, weight.shape[1])
+    state[f"{name}.lora_B.default.weight"] = torch.ones(weight.shape[0], 4)
+
+
 class TestSecondStage:
-    def projections(self, kind: str) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(11)
-        sizes = {
-            "clip": {"image_projection": (32, 12)},
-            "vit": {"image_projection": (32, 16)},
-            "resnet": {"image_projection": (32, 16)},
-            "clip-vit": {
-                "clip_projection": (32, 12),
-                "vit_projection": (32, 16),
-                "visual_fusion.0": (32, 64),
-                "visual_fusion.2": (32, 32),
-            },
-        }[kind]
-        made = {}
-        for name, shape in sizes.items():
-            made[f"{name}.weight"] = torch.randn(shape, generator=generator)
-            made[f"{name}.bias"] = torch.randn(shape[0], generator=generator)
-        return made
+    def expected(self, kind: str, llm: Trained, states, clip, vit, alpha: int = 32) -> tuple[torch.Tensor, ...]:
+        """What the encoder reads, and the logits of the paper's prompt by the twin."""
+        towers = {"clip": [clip], "vit": [vit], "clip-vit": [clip, vit], "resnet": [resnet_pretrain().resnet]}[kind]
+        config = AutoConfig.from_pretrained(llm.base)
+        config.vocab_size = len(llm.tokenizer)
+        twin = SecondStage(kind, towers, second_stage_state(kind, llm, states), config, alpha)
+        values = SIGNAL if kind == "resnet" else make_inputs("EcgVit", batch=3)["pixel_values"]
+        start, signal, end = llm.tokenizer.convert_tokens_to_ids(["<sig_start>", "<signal>", "<sig_end>"])
+        words = llm.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
+        ids = [llm.tokenizer.bos_token_id, start, signal, end, *words]
+        return values, twin.logits(scaled(values) if kind == "resnet" else values, ids, signal)
 
-    def state(self, kind: str, llm: Trained, states) -> dict[str, torch.Tensor]:
-        encoder = (
-            prefixed("resnet.resnet.", resnet_pretrain().resnet.state_dict()) if kind == "resnet" else states[kind]
+    def logits(self, model, processor, prompt: EcgPrompt, values: torch.Tensor) -> torch.Tensor:
+        text = prompt.render(processor.ecg_text, QUESTION)
+        ids = processor.tokenizer([text] * len(values), return_tensors="pt")
+        with torch.no_grad():
+            return model.eval()(**ids, ecg_values=values).logits
+
+    def columns(self, llm: Trained, tokenizer) -> tuple[list[int], list[int]]:
+        """The same tokens here and there: those of the base, start, end and placeholder."""
+        num_old = len(AutoTokenizer.from_pretrained(llm.base))
+        ours, theirs = ["<|ecg_start|>", "<|ecg|>", "<|ecg_end|>"], ["<sig_start>", "<signal>", "<sig_end>"]
+        old = list(range(num_old))
+        return (
+            old + tokenizer.convert_tokens_to_ids(ours),
+            old + llm.tokenizer.convert_tokens_to_ids(theirs),
         )
-        return dict(read_checkpoint(llm.path).tensors) | encoder | self.projections(kind)
 
-    @pytest.mark.parametrize("kind", ["clip", "vit", "clip-vit", "resnet"])
-    def test_all_parts(self, tmp_path, llm, base, states, kind, clip):
-        path = save(tmp_path / "m.pth", self.state(kind, llm, states))
-        out = tmp_path / "out"
-        convert_encoder_checkpoint(path, out, kind=kind, stage=2, base=str(base), config=CONFIGS[kind])
-        stored = load_file(out / "projector.safetensors")
-        names = {
-            "image_projection": "projections.0",
-            "clip_projection": "projections.0",
-            "vit_projection": "projections.1",
-            "visual_fusion.0": "fusion",
-            "visual_fusion.2": "output",
+    def check_folder(self, place: Path, expected: torch.Tensor, values: torch.Tensor, llm: Trained) -> None:
+        """Its logits, by the Auto classes, are the twin's."""
+        model, processor = AutoModelForCausalLM.from_pretrained(place), AutoProcessor.from_pretrained(place)
+        got = self.logits(model, processor, EcgPrompt.load(place), values)
+        ours, theirs = self.columns(llm, processor.tokenizer)
+        torch.testing.assert_close(got[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("kind", SECOND_STAGES)
+    def test_logits_are_those_of_the_checkpoint(self, outs, llm, states, clip, vit, kind):
+        from ecgbyte_hf import EcgLanguageModel
+
+        values, expected = self.expected(kind, llm, states, clip, vit)
+        loaded = EcgLanguageModel.load(outs[kind] / "adapter", device="cpu")
+        got = self.logits(loaded.model, loaded.processor, loaded.prompt, values)
+        ours, theirs = self.columns(llm, loaded.lm_tokenizer)
+        torch.testing.assert_close(got[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+        # An ECG matters behind its place only, and so do the adapter and its scale.
+        assert torch.equal(expected[0, :2], expected[1, :2])
+        assert (expected[0, 2:] - expected[1, 2:]).abs().amax(dim=-1).min() > 0.01
+        _, doubled = self.expected(kind, llm, states, clip, vit, alpha=64)
+        assert (doubled - expected).abs().max() > 0.01
+
+    @pytest.mark.parametrize("kind", SECOND_STAGES)
+    def test_auto_classes_load_it(self, outs, kind):
+        """The adapter with its base by one call, and the base alone."""
+        whole = AutoModelForCausalLM.from_pretrained(outs[kind] / "adapter").eval()
+        processor = AutoProcessor.from_pretrained(outs[kind] / "adapter")
+        assert type(whole).__name__ == "EcgLlmForConditionalGeneration"
+        assert (processor.picture is None) == (kind == "resnet")
+        prompt = EcgPrompt.load(outs[kind] / "adapter")
+        assert (prompt.template, prompt.max_length) == ("{ecg}{question}", 256)
+        from ecgbyte_hf import EcgLanguageModel
+
+        values = SIGNAL if kind == "resnet" else make_inputs("EcgVit", batch=3)["pixel_values"]
+        loaded = EcgLanguageModel.load(outs[kind] / "adapter", device="cpu")
+        expected = self.logits(loaded.model, loaded.processor, prompt, values)
+        torch.testing.assert_close(self.logits(whole, processor, prompt, values), expected)
+        base = AutoModelForCausalLM.from_pretrained(outs[kind] / "base")
+        assert not torch.allclose(self.logits(base, processor, prompt, values), expected, atol=1e-3)
+        assert base.model.config.freeze_encoder and not any(p.requires_grad for p in base.model.encoder.parameters())
+        body = AutoModel.from_pretrained(outs[kind] / "base")
+        torch.testing.assert_close(body.get_ecg_features(values), base.get_ecg_features(values))
+
+    def test_what_the_reports_say(self, outs, llm, base):
+        reports = {kind: json.loads((out / "conversion.json").read_text()) for kind, out in outs.items()}
+        for kind, report in reports.items():
+            model = report["language_model"]
+            assert (model["lora_rank"], model["merged"], model["tokens_taken_over"]) == (4, False, 3)
+            assert json.loads((outs[kind] / "adapter" / "conversion.json").read_text()) == report
+        assert {kind: report["parts_left_out"] for kind, report in reports.items()} == {
+            "clip": ["text_head"],
+            "vit": ["decoder"],
+            "clip-vit": ["text_head", "decoder"],
+            "resnet": [],
         }
-        expected = self.projections(kind)
-        assert len(stored) == len(expected)
-        for key, tensor in expected.items():
-            name, part = key.rsplit(".", 1)
-            assert torch.equal(stored[f"{names[name]}.{part}"], tensor)
-        if kind == "resnet":
-            encoder = EcgResNetModel.from_pretrained(out / "encoder").eval()
-            with torch.no_grad():
-                features = resnet_pretrain().resnet(scaled(SIGNAL)).mean(dim=-1)
-                torch.testing.assert_close(encoder(SIGNAL).pooler_output, features)
-        if kind == "clip":
-            check_clip(EcgClipForPreTraining.from_pretrained(out / "encoder").eval(), clip, make_inputs("EcgClip"))
-        # The rows: padding, start, end and the placeholder.
-        tokenizer = AutoTokenizer.from_pretrained(out / "base")
-        rows = AutoModelForCausalLM.from_pretrained(out / "base").get_input_embeddings().weight
-        theirs = llm.model.get_input_embeddings().weight
-        for ours, reference in {
-            "<|ecg_start|>": "<sig_start>",
-            "<|ecg_end|>": "<sig_end>",
-            "<|ecg|>": "<signal>",
-        }.items():
-            index = llm.tokenizer.convert_tokens_to_ids(reference)
-            assert torch.equal(rows[tokenizer.convert_tokens_to_ids(ours)], theirs[index])
-        assert torch.equal(rows[:300], theirs[:300])
-        assert (out / "adapter" / "adapter_model.safetensors").is_file()
+        assert {kind: len(report["notes"]) for kind, report in reports.items()} == {
+            "clip": 0,
+            "vit": 1,
+            "clip-vit": 2,
+            "resnet": 0,
+        }
+        adapter = json.loads((outs["clip"] / "adapter" / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == str((outs["clip"] / "base").resolve())
+        # CLIP's layers have the same names; none of them is adapted.
+        assert all("language_model" in key for key in load_file(outs["clip"] / "adapter/adapter_model.safetensors"))
 
-    def test_projections_count(self, tmp_path, llm, base, states):
-        for change, match in (
+    def test_merged(self, tmp_path, outs, llm, base, states, clip, vit):
+        path = save(tmp_path / "m.pth", second_stage_state("clip", llm, states))
+        report = convert_encoder_checkpoint(
+            path, tmp_path / "out", kind="clip", stage=2, base=str(base), config=CONFIGS["clip"], merge=True
+        )
+        assert report["language_model"]["merged"] and not (tmp_path / "out" / "adapter").exists()
+        values, expected = self.expected("clip", llm, states, clip, vit)
+        self.check_folder(tmp_path / "out" / "model", expected, values, llm)
+
+    def test_the_kind_of_layers_that_gpt2_has(self, tmp_path, states, clip, vit):
+        base = make_base(tmp_path / "base", family="gpt2")
+        trained = Trained(tmp_path, base, None, lora=True)
+        path = save(tmp_path / "m.pth", second_stage_state("clip", trained, states))
+        chosen = {"kind": "clip", "stage": 2, "base": str(base), "config": CONFIGS["clip"], "max_length": 128}
+        values, expected = self.expected("clip", trained, states, clip, vit)
+        for merge, place in ((False, "adapter"), (True, "model")):
+            convert_encoder_checkpoint(path, tmp_path / place, **chosen, merge=merge)
+            self.check_folder(tmp_path / place / place, expected, values, trained)
+
+    def test_trained_as_a_whole(self, tmp_path, base, states, clip, vit):
+        trained = Trained(tmp_path, base, None, lora=False)
+        path = save(tmp_path / "m.pth", second_stage_state("resnet", trained, states))
+        chosen = {"kind": "resnet", "stage": 2, "base": str(base), "config": CONFIGS["resnet"]}
+        report = convert_encoder_checkpoint(path, tmp_path / "out", **chosen)
+        assert report["language_model"]["lora_rank"] is None and not (tmp_path / "out" / "adapter").exists()
+        values, expected = self.expected("resnet", trained, states, clip, vit)
+        self.check_folder(tmp_path / "out" / "model", expected, values, trained)
+
+    def test_a_projection_of_another_precision_is_told(self, tmp_path, llm, base, states):
+        state = second_stage_state("resnet", llm, states)
+        state |= {key: value.bfloat16() for key, value in state.items() if key.startswith("image_projection")}
+        path = save(tmp_path / "m.pth", state)
+        chosen = {"kind": "resnet", "stage": 2, "base": str(base), "config": CONFIGS["resnet"]}
+        (note,) = convert_encoder_checkpoint(path, tmp_path / "out", **chosen)["notes"]
+        assert note == "the projection is torch.bfloat16 in the checkpoint and torch.float32 here, like the rest"
+        state |= {key: value.bfloat16() for key, value in state.items() if key.startswith("llm.")}
+        path = save(tmp_path / "m.pth", state)
+        assert convert_encoder_checkpoint(path, tmp_path / "half", **chosen)["notes"] == []
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "half" / "base").model
+        parts = (model.encoder, model.projector.projections, model.language_model)
+        dtypes = [{parameter.dtype for parameter in part.parameters()} for part in parts]
+        assert dtypes == [{torch.float32}, {torch.bfloat16}, {torch.bfloat16}]
+
+    def test_it_answers(self, tmp_path, llm, base, states, small_prepared, capsys):
+        path = save(tmp_path / "m.pth", second_stage_state("vit", llm, states))
+        CONFIGS["vit"].save_pretrained(tmp_path / "config")
+        arguments = ["--kind", "vit", "--stage", "2", "--base", str(base)]
+        arguments += ["--encoder-config", str(tmp_path / "config")]
+        arguments += ["--leads", *LEADS, "--sampling-rate", "100", "--profile", "none", "--max-length", "256"]
+        assert main(["convert", "checkpoint", str(path), "--output", str(tmp_path / "out"), *arguments]) == 0
+        said = capsys.readouterr().out
+        adapter = str(tmp_path / "out" / "adapter")
+        assert f"next: ecgbyte generate --model {adapter}" in said and "ViT sees the whole picture" in said
+        answers = tmp_path / "answers.jsonl"
+        arguments = ["--data", str(small_prepared.folder), "--output", str(answers), "--max-new-tokens", "3"]
+        assert main(["generate", "--model", adapter, *arguments, "--device", "cpu"]) == 0
+        assert len(answers.read_text().splitlines()) == len(small_prepared.questions("test"))
+        form = {"fs": 100, "units": ["mV", "mV"], "sig_name": LEADS, "fmt": ["16", "16"], "write_dir": str(tmp_path)}
+        signal = small_prepared.signal(small_prepared.ecg_ids[0])
+        wfdb.wrsamp("ecg", p_signal=signal.T.astype(np.float64), **form)
+        capsys.readouterr()
+        assert main(["ask", "--model", adapter, str(tmp_path / "ecg"), QUESTION, "--device", "cpu"]) == 0
+        assert capsys.readouterr().out.strip()
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
             (lambda s: s.pop("image_projection.bias"), "no key image_projection.bias"),
             (lambda s: s.update({"image_projection.weight": torch.ones(32, 9)}), r"has the shape \(32, 9\)"),
-            (lambda s: s.update({"visual_fusion.0.weight": torch.ones(1)}), "do not belong"),
-        ):
-            state = self.state("clip", llm, states)
-            change(state)
-            path = save(tmp_path / "m.pth", state)
-            with pytest.raises(EcgError, match=match):
-                convert_encoder_checkpoint(
-                    path, tmp_path / "out", kind="clip", stage=2, base=str(base), config=CONFIGS["clip"]
-                )
-            assert not (tmp_path / "out").exists()
+            (lambda s: s.update({"visual_fusion.0.weight": torch.ones(1)}), "belong to .* visual_fusion.0.weight"),
+            (lambda s: s.update({"clip.x": torch.ones(1)}), "belong to .* clip.x"),
+            (
+                lambda s: [s.pop(key) for key in list(s) if key.startswith("clip.text_projection")],
+                r"no keys clip.text_projection.\*, where Linear",
+            ),
+            (adapt_the_output_layer, r"LoRA weights of lm_head, which is not among the layers model\.\*"),
+        ],
+    )
+    def test_every_key_counts(self, tmp_path, llm, base, states, change, match):
+        state = second_stage_state("clip", llm, states)
+        change(state)
+        path = save(tmp_path / "m.pth", state)
+        with pytest.raises(EcgError, match=match):
+            convert_encoder_checkpoint(
+                path, tmp_path / "out", kind="clip", stage=2, base=str(base), config=CONFIGS["clip"]
+            )
+        assert not (tmp_path / "out").exists()

@@ -225,6 +225,9 @@ class TestRefusals:
     def test_files(self, tmp_path):
         with pytest.raises(EcgFileError, match="no such file"):
             read_reference_vocabulary(tmp_path / "none.pkl")
+        (tmp_path / "best_model.pth").write_bytes(b"PK\x03\x04archive")
+        with pytest.raises(EcgFileError, match="give a checkpoint to `ecgbyte convert checkpoint`"):
+            read_reference_vocabulary(tmp_path / "best_model.pth")
         large = tmp_path / "large.pkl"
         with large.open("wb") as file:
             file.truncate(17 << 20)

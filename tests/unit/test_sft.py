@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from sft_options import ON_CPU, words
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ecgbyte_hf import cli
@@ -26,16 +27,6 @@ from ecgbyte_hf.training.tiny_llm import make_tiny_llama, texts_of
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing. is deprecated:FutureWarning")
 
 RECIPES = sorted((Path(__file__).parents[2] / "scripts" / "recipes").glob("*.yaml"))
-# What a recipe for a GPU needs to run here.
-ON_CPU = {
-    "bf16": "false",
-    "dtype": "float32",
-    "use_cpu": "true",
-    "gradient_checkpointing": "false",
-    "dataloader_pin_memory": "false",
-    "report_to": "none",
-    "disable_tqdm": "true",
-}
 NAMES = {"model_name_or_path": "model", "dataset_name": "rows"}
 FEW_STEPS = {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 LORA = {"use_peft": "true", "lora_target_modules": "q_proj v_proj", "learning_rate": 1e-2}
@@ -47,10 +38,6 @@ def rows(small_prepared, small_llm, tmp_path_factory):
     prompter = load_prompter(small_llm, small_prepared)
     encode_rows(small_prepared, folder, prompter, splits=["train", "validation"], question_types=["single-verify"])
     return folder
-
-
-def words(**options):
-    return [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
 
 
 @pytest.fixture

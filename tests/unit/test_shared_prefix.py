@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from sft_options import ON_CPU, words
 from transformers import AutoModelForCausalLM
 
 from ecgbyte_hf.data.encode import encode_rows
@@ -225,8 +226,6 @@ class TestRefusals:
 
 # ---- ecgbyte sft --------------------------------------------------------------------------------------------------
 
-ON_CPU = {"bf16": "false", "dtype": "float32", "use_cpu": "true", "dataloader_pin_memory": "false"}
-ON_CPU |= {"report_to": "none", "disable_tqdm": "true", "gradient_checkpointing": "false"}
 STEPS = {"dataset_train_split": "validation", "logging_steps": 1, "save_strategy": "steps", "save_steps": 1}
 
 
@@ -245,7 +244,7 @@ def train(small_llm, folders, tmp_path_factory):
     def call(*, rows="shared", **options):
         given = {"model_name_or_path": small_llm, "dataset_name": folders[rows]}
         given |= {"output_dir": tmp_path_factory.mktemp("sft")} | ON_CPU | STEPS | options
-        return sft.train([word for key, value in given.items() for word in (f"--{key}", *str(value).split())])
+        return sft.train(words(**given))
 
     return call
 

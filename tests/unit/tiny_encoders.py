@@ -36,6 +36,22 @@ PATCH = _TRANSFORMER | {
 }
 
 
+def text_tokenizer():
+    """A tokenizer of the text towers' 40 tokens, which ends a text where CLIP's tower looks for its end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", *(f"w{number}" for number in range(2, NUM_WORDS - 2)), "[CLS]", "[SEP]"]
+    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", NUM_WORDS - 2), ("[SEP]", NUM_WORDS - 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
 def resnet_config(**changes) -> EcgResNetConfig:
     settings = {
         "block": "basic",
