@@ -56,8 +56,13 @@ def _push(options: argparse.Namespace) -> int:
         return 2
     if not options.merge:
         return _push_folder(options, options.folder)
+    from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER
+
     with tempfile.TemporaryDirectory(prefix="ecgbyte-merge-") as place:
-        return _push_folder(options, _merged(Path(options.folder), Path(place)))
+        merged = _merged(Path(options.folder), Path(place))
+        if (Path(options.folder) / REPORTS_FOLDER).is_dir():
+            say(f"left out: {REPORTS_FOLDER}/ (of the adapter; evaluate the merged model for its card)")
+        return _push_folder(options, merged)
 
 
 def _merged(folder: Path, place: Path) -> Path:

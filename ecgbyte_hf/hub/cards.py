@@ -6,6 +6,7 @@ and what no file tells is left out, with a line that says so.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, made_with
+from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, keep_reports, made_with
+from ecgbyte_hf.hub.card_subjects import check_subjects
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
 from ecgbyte_hf.models.auto import ENCODERS
@@ -25,8 +27,9 @@ from ecgbyte_hf.provenance import read_object, write_text
 
 KINDS = ("tokenizer", "dataset", "encoder", "language_model")
 CARD_FILE = "README.md"
-#: Ends every card of ours: one without it, or with the mark of other text, was written by somebody.
-_MARK = "<!-- Written by `ecgbyte card`; remove this line to keep your own changes. -->"
+# Ends every card of ours, with a hash of its text: one without it, or of another text, is somebody's.
+_MARK = "<!-- Written by `ecgbyte card` ({}): it is written anew until somebody changes it. -->"
+_MARKED = re.compile(r"(.*)" + re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})") + r"\s*", re.DOTALL)
 # What TRL's trainer writes beside a model that it has trained: nobody's own words.
 _TRAINER_TAG = "generated_from_trainer"
 _BASE_TAGS = ("ecg", "electrocardiogram", "ecg-byte")
@@ -129,6 +132,7 @@ def write_card(
         base_model: The model on the Hub that a language model began as, where the folder does not say.
         datasets: Names on the Hub of the data sets that were used.
         sources: Further reports of the same run: of `ecgbyte prepare`, `train-tokenizer`, `encode` or `evaluate`.
+            Where the card goes into the folder they are copied to `card_reports/` there, for later cards.
         output: The file; by default `README.md` in the folder.
         overwrite: Replace a card that somebody wrote or changed.
 
@@ -137,7 +141,7 @@ def write_card(
 
     Raises:
         EcgDataError: the folder is none of these, a name or a licence that cannot be, reports that do not belong
-            together, or a card of somebody's own is there.
+            together or are about another model, or a card of somebody's own is there.
     """
     path = Path(output) if output is not None else Path(folder) / CARD_FILE
     if not overwrite and has_own_card(path):
@@ -146,7 +150,11 @@ def write_card(
             "card elsewhere with --output"
         )
     options = CardOptions(repo_id, license, license_name, license_link, base_model, tuple(datasets))
-    return write_text(path, render_card(folder, kind=kind, options=options, sources=sources))
+    further = list(sources)
+    text = render_card(folder, kind=kind, options=options, sources=further)
+    if output is None:
+        keep_reports(folder, further)
+    return write_text(path, text)
 
 
 def has_own_card(path: str | Path) -> bool:
@@ -157,7 +165,14 @@ def has_own_card(path: str | Path) -> bool:
         return False
     except (OSError, UnicodeDecodeError) as error:
         raise EcgFileError(f"{path}: cannot be read as text ({type(error).__name__}); remove it") from error
-    return bool(text.strip()) and _MARK not in text and _TRAINER_TAG not in text
+    if not text.strip() or _TRAINER_TAG in text:
+        return False
+    marked = _MARKED.fullmatch(text)
+    return marked is None or marked[2] != _text_hash(marked[1])
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
 
 
 def render_card(
@@ -175,6 +190,7 @@ def render_card(
     files = data_set_files(found.folder) if chosen == "dataset" else None
     name = found.folder.resolve().name
     with _as_their_commands_write_them():
+        check_subjects(chosen, found)
         metadata = _metadata(chosen, found, options, data, files)
         facts = {
             "title": options.repo_id or name,
@@ -183,7 +199,8 @@ def render_card(
             "data": data,
             **_facts(chosen, found, files),
         }
-        text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}\n\n{_MARK}\n"
+        text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}"
+    text = f"{text}\n\n{_MARK.format(_text_hash(text))}\n"
     check_card(text, chosen)
     return text
 
@@ -431,6 +448,11 @@ def _evaluation(found: CardSources) -> dict[str, Any] | None:
     from ecgbyte_hf.evaluation.report_sections import markdown_table
 
     lines, remarks = report_lines(report)
+    asked = report["provenance"]["model"]
+    if asked["view"] != "true":
+        remarks.append(f"what the model was shown of the ECG: `{_text(asked['view'])}`")
+    if asked["perturbations"]:
+        remarks.append(f"the signals were made worse: {_text(asked['perturbations'])}")
     return {"report": report, "table": markdown_table(lines), "remarks": remarks}
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.card_sources import CardSources
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources
 from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of, read_json
 from ecgbyte_hf.hub.private_data import has_mimic_columns
 from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
@@ -45,7 +45,7 @@ class PushOptions:
         ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
-        rewrite_card: Write README.md anew where there is one.
+        rewrite_card: Write README.md anew even where somebody wrote it; one of `ecgbyte card` always is.
         base_model: For the card of a language model: the model on the Hub that it began as.
     """
 
@@ -188,12 +188,8 @@ def _ecg_folder(place: str | Path) -> Path:
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
     card = stage.folder / CARD
     is_there = card.is_file()
-    is_stale = is_there and _is_stale(source)
-    if (
-        not is_there
-        or options.rewrite_card
-        or _is_machine_made(card, is_stale=is_stale or bool(options.dropped_columns))
-    ):
+    # Ours is always written anew: columns, paths and patients may have been left out since.
+    if not is_there or options.rewrite_card or _is_nobodys(card):
         cards = _card_writer()
         if cards is None:
             if not is_there:
@@ -201,9 +197,13 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
             return
         said = _said_before(stage, card, cards, options)
         card.unlink(missing_ok=True)
-        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
+        try:
+            cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
+        except EcgDataError as error:
+            stage.problems.append(f"{CARD}: {error}")
+            return
         stage.notes.append(f"{CARD} was written")
-    elif is_stale:
+    elif _is_stale(source):
         stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
     metadata = _card_metadata(card, stage)
     if options.license and not metadata.get("license"):
@@ -228,7 +228,10 @@ def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> 
     names = ("license_name", "license_link") if said["license"] == noted.get("license") else ()
     said |= {name: noted[name] for name in names if noted.get(name)}
     base_model = options.base_model or noted.get("base_model")
-    return said | ({"base_model": base_model} if isinstance(base_model, str) else {})
+    if isinstance(base_model, str):
+        said["base_model"] = base_model
+    datasets = noted.get("source_datasets" if stage.kind == "dataset" else "datasets")
+    return said | ({"datasets": datasets} if isinstance(datasets, list) else {})
 
 
 def _state_license(stage: Stage, card: Path, license_id: str) -> None:
@@ -282,17 +285,17 @@ def _card_writer() -> Any:
         return None
 
 
-def _is_machine_made(card: Path, *, is_stale: bool) -> bool:
-    """Whether nobody's words are lost with a card: a trainer's, or an outdated one of ours that nobody changed."""
+def _is_nobodys(card: Path) -> bool:
+    """Whether no person's words are lost with a card: a trainer's, or one of ours that nobody changed."""
     if _MACHINE_MADE in card.read_text(encoding="utf-8"):
         return True
     has_own_card = getattr(_card_writer(), "has_own_card", None)
-    return is_stale and has_own_card is not None and not has_own_card(card)
+    return has_own_card is not None and not has_own_card(card)
 
 
 def _is_stale(source: Path) -> bool:
     written = (source / CARD).stat().st_mtime
-    results = (source / name for name in _JSON_OF_RESULTS)
+    results = [*(source / name for name in _JSON_OF_RESULTS), *(source / REPORTS_FOLDER).glob("*.json")]
     return any(path.is_file() and path.stat().st_mtime > written for path in results)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, is_report
 from ecgbyte_hf.hub.kinds import is_two_stage, read_json
 from ecgbyte_hf.hub.private_data import (
     has_token,
@@ -30,6 +31,7 @@ _WELCOME = (
     "README.md LICENSE* NOTICE* CITATION.cff *.jinja merges.txt vocab.txt *.model *.png *.svg *.pdf "
     ".eval_results/*.yaml"
 ).split()
+_WELCOME_PLACES = (".eval_results/*.yaml", f"{REPORTS_FOLDER}/*.json")
 _OF_KIND = {
     "tokenizer": ["*.json"],
     # By name only: a JSON file of any other name may hold records.
@@ -165,7 +167,9 @@ def source_of(folder: Path) -> str:
 
 
 def _reason_inside(path: Path) -> str | None:
-    """A pickle under another name is one all the same."""
+    """A pickle under another name is one all the same, and any JSON file may lie among the reports."""
+    if path.parent.name == REPORTS_FOLDER:
+        return None if is_report(read_json(path)) else "no report of an ecgbyte command"
     if path.suffix != ".model":
         return None
     with path.open("rb") as file:
@@ -175,7 +179,7 @@ def _reason_inside(path: Path) -> str | None:
 def _reason_to_leave_out(name: str, kind: str, *, has_encoder: bool = False) -> str | None:
     welcome = [*_WELCOME, *_OF_KIND[kind], *(_OF_TWO_STAGE if has_encoder else ())]
     base = PurePosixPath(name).name
-    if name.startswith(".eval_results/") and fnmatch(name, ".eval_results/*.yaml"):
+    if any(fnmatch(name, pattern) and name.count("/") == 1 for pattern in _WELCOME_PLACES):
         return None
     for pattern, reason in _LEFT_OUT:
         if fnmatch(name, pattern):

@@ -1,5 +1,6 @@
 """Cards: only what files say, metadata as the Hub reads it, and examples that run."""
 
+import hashlib
 import json
 import random
 import re
@@ -18,6 +19,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.fingerprints import model_fingerprints, weights_fingerprint
 from ecgbyte_hf.evaluation.report_files import eval_results
 from ecgbyte_hf.hub import cards, source_data
 from ecgbyte_hf.hub.card_sources import CardSources, looks_like_path, made_with
@@ -35,8 +37,8 @@ HISTORY = [
 ]
 
 
-def evaluation() -> dict:
-    """A report as `evaluate_predictions` writes it, as far as tables and cards read it."""
+def evaluation(folder: Path) -> dict:
+    """A report about a model as `evaluate_predictions` writes it, as far as tables and cards read it."""
 
     def match(value):
         score = {"value": value, "n": 20, "ci95": [value - 0.125, value + 0.125]}
@@ -57,7 +59,10 @@ def evaluation() -> dict:
         "difference_to_best_control": {"value": 0.25, "ci95": [0.125, 0.375]},
         "answers_at_limit": {"model": 0, "shuffled": 0},
         "provenance": provenance(
-            "evaluate", {"predictions": "/home/somebody/answers.jsonl", "seed": 0}, data_source="synthetic"
+            "evaluate",
+            {"predictions": "/home/somebody/answers.jsonl", "seed": 0},
+            data_source="synthetic",
+            model={"fingerprints": model_fingerprints(folder), "view": "true", "perturbations": []},
         ),
     }
 
@@ -69,7 +74,7 @@ def trained(small_llm, tmp_path_factory):
     options = {"learning_rate": 1e-4, "max_steps": 4, "use_peft": False, "lora_r": 16, "hub_token": "hf_secretsecret"}
     block = provenance("sft", {**options, "model_name_or_path": "/home/x"})
     (folder / "training_log.json").write_text(json.dumps({"history": HISTORY, "provenance": block}))
-    (folder / "evaluation.json").write_text(json.dumps(evaluation()))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(folder)))
     return folder
 
 
@@ -85,6 +90,7 @@ def encoder(tmp_path_factory):
     (folder / "training_log.json").write_text(json.dumps({"history": HISTORY, "provenance": block}))
     systems = {name: probed(value) for name, value in (("encoder", 0.8125), ("random", 0.5625))}
     block = provenance("probe-encoder", {"encoder": "/home/somebody/encoder", "draws": 3})
+    block["weights"] = weights_fingerprint(folder)
     report = {"split": "test", "systems": systems, "chance": {"macro_auc": 0.5}, "provenance": block}
     (folder / "probe.json").write_text(json.dumps(report))
     return folder
@@ -115,7 +121,8 @@ def recording(tmp_path, monkeypatch):
 
 
 def body_of(card: str) -> str:
-    return card.split("\n---\n", 1)[1]
+    """What people read: neither the header nor the mark at the end."""
+    return card.split("\n---\n", 1)[1].partition("<!-- Written by")[0]
 
 
 def fixed_numbers() -> set[str]:
@@ -158,6 +165,7 @@ def told(folder: Path) -> set[str]:
             numbers |= forms(value)
     for path in folder.rglob("*.parquet"):
         numbers.add(str(pq.read_metadata(path).num_rows))
+        numbers |= forms(hashlib.sha256(path.read_bytes()).hexdigest()[:16])
     return numbers
 
 
@@ -279,7 +287,7 @@ class TestMetadata:
         folder = shutil.copytree(folders["language_model"], tmp_path / "copy")
         (folder / ".eval_results").mkdir()
         place = folder / ".eval_results" / "ecg-qa.yaml"
-        place.write_text(yaml.safe_dump(eval_results(evaluation(), dataset_id="user/ecg-qa")))
+        place.write_text(yaml.safe_dump(eval_results(evaluation(folder), dataset_id="user/ecg-qa")))
         assert "| user/ecg-qa | exact_match | 0.75 | split test, n=20" in render_card(folder)
         place.write_text("- value: 1")
         with pytest.raises(EcgDataError, match="ecg-qa.yaml: no results"):
