@@ -43,7 +43,7 @@ def check_subjects(kind: str, found: CardSources) -> None:
 def _check_language_model(found: CardSources) -> None:
     encoding, evaluation = found.last("encode"), found.last("evaluate")
     if encoding is not None and (noted := encoding["provenance"].get("ecg")):
-        _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, found)
+        _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, "model")
     if evaluation is None:
         return
     asked = evaluation["provenance"].get("model")
@@ -53,7 +53,7 @@ def _check_language_model(found: CardSources) -> None:
             "another program, or without the report that `generate` writes beside them), so a card cannot quote it; "
             "run `ecgbyte generate` and `ecgbyte evaluate` anew"
         )
-    _compare("evaluate", asked["fingerprints"], _here(found.folder), found)
+    _compare("evaluate", asked["fingerprints"], _here(found.folder), "model")
 
 
 def _here(folder: Path) -> dict[str, str]:
@@ -66,7 +66,7 @@ def _check_encoder(found: CardSources) -> None:
     report = found.last("probe-encoder")
     if report is not None:
         noted = {"weights": str(report["provenance"].get("weights"))}
-        _compare("probe-encoder", noted, {"weights": weights_fingerprint(found.folder)}, found)
+        _compare("probe-encoder", noted, {"weights": weights_fingerprint(found.folder)}, "encoder")
 
 
 def _check_tokenizer(found: CardSources) -> None:
@@ -75,25 +75,25 @@ def _check_tokenizer(found: CardSources) -> None:
         return
     noted = report["provenance"].get("ecg")
     if noted is not None:
-        _compare("train-tokenizer", {"ecg": noted}, {"ecg": ecg_tokenizer_fingerprint(found.folder)}, found)
+        _compare("train-tokenizer", {"ecg": noted}, {"ecg": ecg_tokenizer_fingerprint(found.folder)}, "tokenizer")
         return
     tokenizer = found.tokenizer() or {}  # of an older version, or one that does not load
     if tokenizer and (
         report["merges"] != len(tokenizer["merges"]) or report["calibration"]["low"] != tokenizer["calibration"].low
     ):
-        raise _refusal("train-tokenizer", ["merges or calibration"], found)
+        raise _refusal("train-tokenizer", ["merges or calibration"], "tokenizer")
 
 
-def _compare(command: str, noted: Mapping[str, str], here: Mapping[str, str | None], found: CardSources) -> None:
+def _compare(command: str, noted: Mapping[str, str], here: Mapping[str, str | None], kind: str) -> None:
     """Refuse where a part that both have is another one."""
     differing = [name for name, value in noted.items() if here.get(name) not in (None, value)]
     if differing:
-        raise _refusal(command, [_WORDS.get(name, name) for name in differing], found)
+        raise _refusal(command, [_WORDS.get(name, name) for name in differing], kind)
 
 
-def _refusal(command: str, differing: list[str], found: CardSources) -> EcgDataError:
+def _refusal(command: str, differing: list[str], kind: str) -> EcgDataError:
     return EcgDataError(
-        f"the report of `{command}` is about another one than {found.folder.resolve().name} (other "
-        f"{', '.join(differing)}), so a card cannot quote it; name the report of this one with --from, or remove it "
-        f"from the folder ({REPORTS_FOLDER}/ keeps what --from named)"
+        f"the report of `{command}` is about another {kind} (other {', '.join(differing)}), so a card cannot quote "
+        f"it; name the report of this one with --from, or remove it from the folder ({REPORTS_FOLDER}/ keeps what "
+        "--from named)"
     )
