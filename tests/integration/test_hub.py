@@ -17,6 +17,7 @@ from hub_server import TOKEN, HubServer
 import ecgbyte_hf
 from ecgbyte_hf import EcgLanguageModel, cli, read_ecg
 from ecgbyte_hf.data.hub_folder import local_or_hub_folder
+from ecgbyte_hf.hub.cards import write_card
 from ecgbyte_hf.hub.push import PushOptions, push_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
 
@@ -79,6 +80,7 @@ def record(tmp_path_factory, small_prepared):
 def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     """One of each kind, as the commands leave them, each with a card."""
     from peft import LoraConfig, get_peft_model
+    from tiny_ecg_llm import make_encoder
     from tiny_encoders import resnet_config, seeded
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,7 +89,8 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
     root = tmp_path_factory.mktemp("folders")
-    made = {name: root / name for name in ("older", "tokenizer", "rows", "prepared", "encoder", "llm", "adapter")}
+    names = ("older", "tokenizer", "rows", "prepared", "encoder", "pictures", "llm", "adapter")
+    made = {name: root / name for name in names}
     train_tokenizer(small_prepared, made["older"], num_merges=10)
     shutil.copytree(small_ecg_byte, made["tokenizer"])
     prompter = load_prompter(lively_llm, small_prepared)
@@ -96,6 +99,9 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     encoder = seeded(ecgbyte_hf.EcgResNetModel, resnet_config())
     encoder.save_pretrained(made["encoder"])
     ecgbyte_hf.EcgByteFeatureExtractor(profile="reference", sampling_rate=250).save_pretrained(made["encoder"])
+    make_encoder("EcgVit").save_pretrained(made["pictures"])
+    ecgbyte_hf.EcgImageProcessor(size={"height": 32, "width": 32}).save_pretrained(made["pictures"])
+    ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=250).save_pretrained(made["pictures"] / "signal")
     shutil.copytree(lively_llm, made["llm"])
     torch.manual_seed(5)
     base = AutoModelForCausalLM.from_pretrained(made["llm"])
@@ -169,8 +175,10 @@ folders = json.loads(sys.argv[1])
 ecgbyte_hf.EcgByteTokenizer.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-ecg-byte")
 ecgbyte_hf.EcgByteProcessor.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-processor")
 ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).push_to_hub("someone/plain-encoder")
-extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained(folders["encoder"])
-extractor.push_to_hub("someone/plain-encoder")
+ecgbyte_hf.EcgVitModel.from_pretrained(folders["pictures"]).push_to_hub("someone/plain-pictures")
+bare = ecgbyte_hf.EcgResNetModel(ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).config)
+bare.push_to_hub("someone/plain-bare")
+ecgbyte_hf.EcgByteFeatureExtractor(profile="none", sampling_rate=100).push_to_hub("someone/plain-bare")
 EcgLanguageModel.load(folders["llm"]).push_to_hub("someone/plain-llm")
 rows = load_dataset("parquet", data_files={"test": folders["rows"] + "/test.parquet"})
 rows.push_to_hub("someone/plain-rows")
@@ -227,7 +235,7 @@ warnings.simplefilter("ignore", FutureWarning)
 import datasets, torch
 import ecgbyte_hf
 from ecgbyte_hf import EcgLanguageModel, cli, read_ecg
-from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer, pipeline
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer, pipeline
 from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
 
 record, question = sys.argv[1:]
@@ -272,6 +280,11 @@ if not is_offline:
     found["plain"] = [fingerprint("someone/plain-ecg-byte"), fingerprint("someone/plain-processor")]
     extractor = AutoFeatureExtractor.from_pretrained("someone/plain-encoder")
     found["plain encoder"] = [encoded("someone/plain-encoder"), extractor.profile]
+    found["plain bare"] = AutoFeatureExtractor.from_pretrained("someone/plain-bare").sampling_rate
+    pictures = AutoImageProcessor.from_pretrained("someone/plain-pictures")
+    extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained("someone/plain-pictures", subfolder="signal")
+    found["plain pictures"] = [dict(pictures.size), extractor.sampling_rate]
+    found["plain pictures"].append(AutoModel.from_pretrained("someone/plain-pictures").config.model_type)
     found["plain llm"] = answer("someone/plain-llm")
     found["plain rows"] = len(datasets.load_dataset("someone/plain-rows")["test"])
     ids = ["encode", "--data", "someone/prepared", "--tokenizer", "someone/ecg-byte", "--output", "ids"]
@@ -339,6 +352,8 @@ class TestPull:
     def test_by_the_ordinary_push_to_hub(self, pulled, expected):
         assert pulled["plain"] == [expected["tokenizer"]] * 2
         assert pulled["plain encoder"] == [expected["encoder"], "reference"]
+        assert pulled["plain bare"] == 100
+        assert pulled["plain pictures"] == [{"height": 32, "width": 32}, 250, "ecg_vit"]
         assert pulled["plain llm"] == expected["llm"]
         assert pulled["plain rows"] == expected["rows"]["test"]
 
@@ -569,3 +584,47 @@ def test_trl_trains_and_pushes_what_it_pulled(hub, online, pushed, record, tmp_p
     assert "lora" in str(model.model).lower()
     assert model.prompt == EcgLanguageModel.load("someone/llm").prompt
     assert isinstance(model.answer(read_ecg(record), QUESTION, max_new_tokens=6), str)
+
+
+def test_ecgbyte_sft_notes_which_rows_it_read(hub, online, pushed, folders, tmp_path):
+    """Data sets of the Hub by name: one that `ecgbyte push` made, and one without a report beside it."""
+    from datasets import Dataset
+
+    from ecgbyte_hf.data.questions import rows_hash
+
+    plain = Dataset.from_parquet(str(folders["rows"] / "validation.parquet"), cache_dir=str(tmp_path / "cache"))
+    plain = plain.select_columns(["prompt", "completion"])
+    plain.push_to_hub("someone/bare-rows", split="validation")
+    encoded = json.loads((folders["rows"] / "encode.json").read_text())["provenance"]
+    given = {
+        "--model_name_or_path": "someone/llm",
+        "--dataset_train_split": "validation",
+        "--use_peft": "true",
+        "--lora_target_modules": "all-linear",
+        "--max_length": 384,
+        "--max_steps": 1,
+        "--use_cpu": "true",
+        "--bf16": "false",
+        "--dtype": "float32",
+        "--gradient_checkpointing": "false",
+        "--report_to": "none",
+    }
+    for name, noted in (
+        ("someone/rows", {"data_hash": encoded["data_hash"], "data_source": encoded["data_source"]}),
+        ("someone/bare-rows", {"data_hash": None, "rows_hash": {"validation": rows_hash(plain)}}),
+    ):
+        folder = tmp_path / name.partition("/")[2]
+        words = {**given, "--dataset_name": name, "--output_dir": folder}
+        command = ["-m", "ecgbyte_hf.cli", "sft", *(str(part) for pair in words.items() for part in pair)]
+        environment = hub.environment(tmp_path / "home", token=TOKEN, PYTHONPATH=str(ROOT), LOCAL_RANK="0")
+        environment |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+        pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=False, **pipes)
+        assert done.returncode == 0, done.stderr[-4000:]
+        block = json.loads((folder / "training_log.json").read_text())["provenance"]
+        commit = hub.repo("datasets", name).branches["main"]
+        assert {key: block.get(key) for key in noted} == noted
+        assert (block["dataset"], block["revision"]) == (name, commit)
+        card = write_card(folder, repo_id="someone/x").read_text()
+        assert f"datasets:\n- {name}\n" in card
+        assert f"Its rows were [{name}](https://huggingface.co/datasets/{name}), commit `{commit}`." in card
