@@ -345,6 +345,7 @@ def _upload(stage: Stage, made: Pushed, options: PushOptions, api: Any) -> Pushe
     repo: dict[str, Any] = {"repo_id": made.repo_id, "repo_type": REPO_TYPES[made.kind]}
     with hub_errors(**repo, revision=options.revision):
         _check_base(api, stage, options)
+        _check_named_base(api, stage)
         url = api.create_repo(**repo, private=options.private or None, exist_ok=True)
         if options.private and not api.repo_info(**repo).private:
             raise EcgHubError(f"{made.repo_id} is public already; make it private on its page, or leave --private out")
@@ -388,6 +389,25 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
             f"{base} is not the base that the adapter was trained on: it has no {lacking}; "
             "push the extended base first and name it with --base"
         )
+
+
+def _check_named_base(api: Any, stage: Stage) -> None:
+    """A card that names a model which nobody can find tells neither its licence nor its origin.
+
+    Raises:
+        EcgHubError: the Hub has none of that name.
+    """
+    named = _as_list(_card_metadata(stage.files[CARD], stage).get("base_model")) if CARD in stage.files else []
+    for name in dict.fromkeys(map(str, named)):
+        if name == _effective_base(stage):
+            continue  # looked at already
+        try:
+            with hub_errors(name):
+                api.model_info(name)
+        except EcgHubError as error:
+            raise EcgHubError(
+                f"{CARD} names a base model that is not found: {error}; name the right one with --base-model"
+            ) from error
 
 
 def _check_upload(api: Any, repo: dict[str, Any], commit: str, stage: Stage) -> None:
