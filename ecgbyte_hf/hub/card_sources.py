@@ -97,6 +97,12 @@ class CardSources:
         return tuple(dict.fromkeys(str(name) for name in named if name))
 
     @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets on the Hub that a training read its rows from."""
+        named = (content["provenance"].get("dataset") for content in self.by_command.get("sft", ()))
+        return tuple(dict.fromkeys(str(name) for name in named if is_hub_name(name)))
+
+    @property
     def ecg_folder(self) -> Path:
         """Where the ECG tokenizer is: the folder itself, or a language model's subfolder."""
         inner = self.folder / ECG_SUBFOLDER

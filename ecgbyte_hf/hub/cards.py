@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ SFT_ARGUMENTS = (
     "early_stopping_patience",
     "seed",
 )
+_WIDTH = 118
+# A prompt's template, or a list of files, in a table: what is longer is in the file.
+_LONGEST_VALUE = 200
 # Arguments of commands that say where files were, not what was done.
 _PLACES = ("data", "predictions", "output", "language_model_tokenizer", "dataset_name", "model_name_or_path")
 
@@ -304,8 +308,8 @@ def _metadata(
         "language_model": _language_model_metadata,
     }
     made = makers[kind](found, options, files)
-    if kind != "dataset" and options.datasets:
-        made["datasets"] = list(options.datasets)
+    if kind != "dataset":
+        made["datasets"] = [*dict.fromkeys((*options.datasets, *found.datasets))]
     return {name: value for name, value in {**common, **made}.items() if value}
 
 
@@ -393,7 +397,11 @@ def _made_with(block: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a run for a table; of the trainer's hundreds those that matter."""
     arguments = made_with(block, SFT_ARGUMENTS if block["command"] == "sft" else None)
     left_out = ("prompt.",) if "use_peft" in arguments or block["command"] != "sft" else ("prompt.", "lora_")
-    return {name: value for name, value in arguments.items() if name not in _PLACES and not name.startswith(left_out)}
+    return {
+        name: textwrap.shorten(_text(value), _LONGEST_VALUE, placeholder=" ...")
+        for name, value in arguments.items()
+        if name not in _PLACES and not name.startswith(left_out)
+    }
 
 
 def _training(found: CardSources, command: str) -> dict[str, Any]:
@@ -488,11 +496,24 @@ def template_folder() -> Path:
 
 
 def _body(kind: str, facts: Mapping[str, Any]) -> str:
-    """What people read, with one empty line where the template leaves several."""
+    """What people read, with one empty line where the template leaves several, and no longer lines than needed."""
     blocks = re.split(r"(```.*?```)", _template(kind).render(facts), flags=re.DOTALL)
     return "".join(
-        block if block.startswith("```") else re.sub(r"\n[ \t]*\n\s*\n", "\n\n", block) for block in blocks
+        block if block.startswith("```") else _wrapped(re.sub(r"\n[ \t]*\n\s*\n", "\n\n", block)) for block in blocks
     ).strip()
+
+
+def _wrapped(text: str) -> str:
+    """A text with its paragraphs in lines of `_WIDTH`; tables and headings cannot be divided."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= _WIDTH or line.startswith(("|", "#")):
+            lines.append(line)
+            continue
+        inside = "  " if line.startswith("- ") else ""
+        whole = {"break_long_words": False, "break_on_hyphens": False}
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent=inside, **whole)
+    return "\n".join(lines)
 
 
 def _template(kind: str) -> Any:
@@ -513,7 +534,7 @@ def _num(value: Any) -> str:
     """A number with four digits at most, a whole one as it is."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _text(value)
-    return str(value) if isinstance(value, int) or value.is_integer() else f"{value:.4g}"
+    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
 
 
 def _percent(value: float) -> str:

@@ -27,6 +27,7 @@ from ecgbyte_hf.hub.cards import CardOptions, kind_of, render_card, write_card
 from ecgbyte_hf.hub.dataset_card import data_set_files
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
 from ecgbyte_hf.provenance import provenance
+from ecgbyte_hf.training.row_origin import origin_of_rows
 from ecgbyte_hf.training.training_log import write_training_log
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)*(?:e[-+]?\d+)?")
@@ -221,6 +222,17 @@ def test_the_examples_run(kind, folders, recording):
         assert names["rows"]["records"].num_rows == 40
 
 
+def test_the_example_of_an_encoder_cleans_a_recording(folders, recording):
+    from ecgbyte_hf import EcgByteFeatureExtractor
+
+    folder = shutil.copytree(folders["encoder"], "repo")
+    EcgByteFeatureExtractor(profile="none", sampling_rate=250).save_pretrained(folder)
+    body = render_card(folder, options=CardOptions("user/name")).replace("user/name", str(Path("repo").resolve()))
+    names: dict = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", body, re.DOTALL)[0], "encoder", "exec"), names)
+    assert names["signals"].shape == (1, 12, 2500) and names["features"].shape == (1, 16)
+
+
 class TestMetadata:
     """The header, read as the Hub's client reads it."""
 
@@ -339,7 +351,7 @@ class TestSources:
         (tmp_path / "encode.json").write_text(
             json.dumps({"provenance": {"data_hash": {"train": "a"}, "data_source": "mimic_iv_ecg"}})
         )
-        log = json.loads(write_training_log(tmp_path / "model", [], {}, data=tmp_path).read_text())
+        log = json.loads(write_training_log(tmp_path / "model", [], {}, origin=origin_of_rows(tmp_path)).read_text())
         assert log["provenance"]["data_source"] == "mimic_iv_ecg" and log["provenance"]["data_hash"] == {"train": "a"}
 
     def test_what_is_missing_is_said(self, folders, tmp_path):
