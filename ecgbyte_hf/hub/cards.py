@@ -511,8 +511,7 @@ def _wrapped(text: str) -> str:
             lines.append(line)
             continue
         inside = "  " if line.startswith("- ") else ""
-        whole = {"break_long_words": False, "break_on_hyphens": False}
-        lines += textwrap.wrap(line, _WIDTH, subsequent_indent=inside, **whole)
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent=inside, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
 

@@ -164,10 +164,9 @@ def column_problem(column: pa.ChunkedArray | pa.Array) -> str | None:
         for pattern, what in _IN_TEXTS if is_text else _IN_BYTES:
             if pc.any(pc.match_substring_regex(values, pattern)).as_py():
                 return what
-        if what := _found_in_json(values) or _found_said(values):
-            return what
-        if not is_text and (what := names_a_person(values)):
-            return what
+        found = _found_in_json(values) or _found_said(values) or (None if is_text else names_a_person(values))
+        if found:
+            return found
     return None
 
 
