@@ -34,7 +34,9 @@ def add_commands(add: Adder) -> None:
     command.add_argument("--license", metavar="NAME", help="for the card, as the Hub spells it: cc-by-4.0, apache-2.0")
     command.add_argument("--message", metavar="TEXT", help="of the commit")
     command.add_argument("--dry-run", action="store_true", help="check and list everything, upload nothing")
-    command.add_argument("--rewrite-card", action="store_true", help="write README.md anew where there is one")
+    command.add_argument(
+        "--rewrite-card", action="store_true", help="write README.md anew even where somebody changed it"
+    )
     command.add_argument(
         "--drop-columns",
         nargs="+",

@@ -28,6 +28,10 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 REPORTS_FOLDER = "card_reports"
 # Commands whose result is made from data, and not only judged on some.
 _MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
+# What TRL's card asks the model; PEFT's edits of the card take its tag away.
+_TRL_QUESTION = "If you had a time machine, but could only go to the past or the future once and never return"
+# PEFT's own card has some forty gaps to fill.
+_MOST_GAPS = 10
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
 
 
@@ -185,6 +189,12 @@ def keep_reports(folder: str | Path, further: Iterable[str | Path]) -> list[Path
             target.write_bytes(clean)
         written.append(target)
     return written
+
+
+def is_trainers_card(text: str) -> bool:
+    """Whether a card holds no person's words: TRL and PEFT write one beside every model that they save."""
+    is_filled_in = "generated_from_trainer" in text or _TRL_QUESTION in text
+    return is_filled_in or text.count("[More Information Needed]") >= _MOST_GAPS
 
 
 def is_report(content: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, keep_reports, made_with
+from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, is_trainers_card, keep_reports, made_with
 from ecgbyte_hf.hub.card_subjects import check_subjects
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
@@ -31,8 +31,6 @@ CARD_FILE = "README.md"
 # Ends every card of ours, with a hash of its text: one without it, or of another text, is somebody's.
 _MARK = "<!-- Written by `ecgbyte card` ({}): it is written anew until somebody changes it. -->"
 _MARKED = re.compile(r"(.*)" + re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})") + r"\s*", re.DOTALL)
-# What TRL's trainer writes beside a model that it has trained: nobody's own words.
-_TRAINER_TAG = "generated_from_trainer"
 _BASE_TAGS = ("ecg", "electrocardiogram", "ecg-byte")
 # The trainer's options that a reader wants to know; `training_log.json` has all of them.
 SFT_ARGUMENTS = (
@@ -169,7 +167,7 @@ def has_own_card(path: str | Path) -> bool:
         return False
     except (OSError, UnicodeDecodeError) as error:
         raise EcgFileError(f"{path}: cannot be read as text ({type(error).__name__}); remove it") from error
-    if not text.strip() or _TRAINER_TAG in text:
+    if not text.strip() or is_trainers_card(text):
         return False
     marked = _MARKED.fullmatch(text)
     return marked is None or marked[2] != _text_hash(marked[1])

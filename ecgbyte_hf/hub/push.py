@@ -14,7 +14,7 @@ import yaml
 
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources, is_trainers_card
 from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of, read_json
 from ecgbyte_hf.hub.private_data import has_mimic_columns
 from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
@@ -24,8 +24,6 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgHubError
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
-# What `Trainer.push_to_hub` and `save_model` of TRL write into a folder: a card that says nothing about ECGs.
-_MACHINE_MADE = "generated_from_trainer"
 _SHA256_LENGTH = 64
 _JSON_OF_RESULTS = ("training.json", "training_log.json", "encode.json", "report.json")
 
@@ -222,7 +220,7 @@ def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> 
     """What the user says of a new card, or said of the one that it replaces where that is ours."""
     has_own_card = getattr(cards, "has_own_card", None)
     is_ours = card.is_file() and has_own_card is not None and not has_own_card(card)
-    is_ours = is_ours and _MACHINE_MADE not in card.read_text(encoding="utf-8")
+    is_ours = is_ours and not is_trainers_card(card.read_text(encoding="utf-8"))
     noted = _card_metadata(card, stage) if is_ours else {}
     said: dict[str, Any] = {"license": options.license or noted.get("license")}
     names = ("license_name", "license_link") if said["license"] == noted.get("license") else ()
@@ -287,7 +285,7 @@ def _card_writer() -> Any:
 
 def _is_nobodys(card: Path) -> bool:
     """Whether no person's words are lost with a card: a trainer's, or one of ours that nobody changed."""
-    if _MACHINE_MADE in card.read_text(encoding="utf-8"):
+    if is_trainers_card(card.read_text(encoding="utf-8")):
         return True
     has_own_card = getattr(_card_writer(), "has_own_card", None)
     return has_own_card is not None and not has_own_card(card)

@@ -12,8 +12,8 @@ from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.data.row_signals import ROWS_REPORT
 from ecgbyte_hf.provenance import read_object
 
-# How `datasets` names the files that it has read.
-_OF_A_COMMIT = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
+# `datasets` 5 keeps what it has read in `USER___NAME/CONFIG/VERSION/COMMIT/`.
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def origin_of_rows(data: str | Path, rows: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -47,10 +47,10 @@ def origin_of_rows(data: str | Path, rows: Mapping[str, Any] | None = None) -> d
 def _commit(name: str, rows: Mapping[str, Any]) -> str | None:
     """The commit whose files were read, also from the cache; of streamed rows it is not known."""
     for split in rows.values():
-        for file in getattr(split.info, "download_checksums", None) or {}:
-            found = _OF_A_COMMIT.match(str(file))
-            if found is not None and found["name"] == name:
-                return found["commit"]
+        for file in getattr(split, "cache_files", ()):
+            place = Path(file["filename"]).parent
+            if _COMMIT.fullmatch(place.name) and name.replace("/", "___") in place.parts:
+                return place.name
     return None
 
 

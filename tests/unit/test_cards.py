@@ -432,6 +432,25 @@ class TestFile:
         path.write_text("---\ntags:\n- generated_from_trainer\n---\n\n# Model Card\n")  # TRL's
         assert write_card(folder) == path
 
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+    def test_what_trl_and_peft_write_is_nobody_s(self, folders, tmp_path):
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+        from trl.trainer.utils import generate_model_card
+
+        path = tmp_path / "adapter" / "README.md"
+        model = AutoModelForCausalLM.from_pretrained(folders["language_model"])
+        adapter = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        adapter.save_pretrained(path.parent)
+        assert "[More Information Needed]" in path.read_text() and not cards.has_own_card(path)
+        given = {"base_model": "a", "model_name": "b", "hub_model_id": "c/b", "dataset_name": None, "tags": []}
+        card = generate_model_card(**given, wandb_url=None, trackio_url=None, comet_url=None, trainer_name="SFT")
+        card.save(path)
+        adapter.save_pretrained(path.parent)  # edits what is there
+        assert "generated_from_trainer" not in path.read_text() and not cards.has_own_card(path)
+        path.write_text("# Mine\n\n[More Information Needed]\n")
+        assert cards.has_own_card(path)
+
     def test_templates_are_part_of_the_package(self, tmp_path):
         root = cards.template_folder().parent
         command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
