@@ -201,8 +201,11 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
             stage.problems.append(f"{CARD}: {error}")
             return
         stage.notes.append(f"{CARD} was written")
-    elif _is_stale(source):
-        stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
+    else:
+        if _is_stale(source):
+            stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
+        if stage.kind == "dataset":
+            _leave_out_reports(stage)
     metadata = _card_metadata(card, stage)
     if options.license and not metadata.get("license"):
         _state_license(stage, card, options.license)
@@ -214,6 +217,14 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
         stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
     if stage.kind == "dataset":
         stage.problems += _config_problems(stage, metadata)
+
+
+def _leave_out_reports(stage: Stage) -> None:
+    """Somebody's own card quotes none of them, and without `configs` in it `load_dataset` may take them for rows."""
+    for name, path in stage.files.items():
+        if name.startswith(f"{REPORTS_FOLDER}/"):
+            path.unlink()
+            stage.left_out[name] = f"{CARD} is your own, which does not need it"
 
 
 def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> dict[str, Any]:

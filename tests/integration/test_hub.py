@@ -89,8 +89,8 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
     root = tmp_path_factory.mktemp("folders")
-    names = ("older", "tokenizer", "rows", "prepared", "encoder", "pictures", "llm", "adapter")
-    made = {name: root / name for name in names}
+    names = "older tokenizer rows prepared encoder pictures llm adapter two-stage two-lora"
+    made = {name: root / name for name in names.split()}
     train_tokenizer(small_prepared, made["older"], num_merges=10)
     shutil.copytree(small_ecg_byte, made["tokenizer"])
     prompter = load_prompter(lively_llm, small_prepared)
@@ -109,6 +109,12 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     get_peft_model(base, lora).save_pretrained(made["adapter"])
     AutoTokenizer.from_pretrained(made["llm"]).save_pretrained(made["adapter"])
     (made["adapter"] / "optimizer.pt").write_bytes(b"\x80")
+    make_two_stage(made["two-stage"], root / "two-stage-encoder", small_prepared.folder.with_name("tiny-llama"))
+    two_stage = AutoModelForCausalLM.from_pretrained(made["two-stage"])
+    lora = LoraConfig(r=2, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    get_peft_model(two_stage, lora).save_pretrained(made["two-lora"])
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "ecg_prompt.json"):
+        shutil.copy(made["two-stage"] / name, made["two-lora"])
     for folder in made.values():
         (folder / "README.md").write_text(CARD)
     (made["prepared"] / "README.md").write_text(
@@ -123,6 +129,25 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
             text.replace("- config_name: metadata\n  data_files: metadata.parquet\n", "")
         )
     return made
+
+
+def make_two_stage(folder, encoder, base):
+    """A model with an encoder in front, whose weights are large enough that its answers depend on the ECG."""
+    from tiny_ecg_llm import save_encoder
+    from transformers import AutoModelForCausalLM
+
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm
+
+    prompt = EcgPrompt(max_length=192, reserve=16)
+    extend_ecg_llm(save_encoder(encoder), str(base), folder, prompt=prompt)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "language_model" in name:
+                parameter.mul_(10.0)
+    model.save_pretrained(folder)
 
 
 @pytest.fixture
@@ -151,6 +176,8 @@ def pushed(online, folders, tmp_path_factory):
         ["llm", "someone/llm"],
         ["adapter", "someone/adapter", "--base", "someone/llm"],
         ["adapter", "someone/merged", "--merge"],
+        ["two-stage", "someone/two-stage"],
+        ["two-lora", "someone/two-lora", "--base", "someone/two-stage"],
         ["llm", "someone/secret", *private],
         ["rows", "someone/secret-rows", *private],
     ]
@@ -213,7 +240,7 @@ def expected(folders, record):
         "first": tables["test"].column("prompt")[0].as_py(),
         **{
             name: EcgLanguageModel.load(folders[name]).answer(ecg, QUESTION, max_new_tokens=6)
-            for name in ("llm", "adapter")
+            for name in ("llm", "adapter", "two-stage", "two-lora")
         },
     }
 
@@ -268,7 +295,7 @@ rows = datasets.load_dataset("someone/rows")
 found["rows"] = {split: len(rows[split]) for split in rows}
 found["first"] = rows["test"][0]["prompt"]
 found["by_our_load_dataset"] = len(ecgbyte_hf.load_dataset("someone/rows", split="test"))
-for name in ("llm", "adapter", "merged"):
+for name in ("llm", "adapter", "merged", "two-stage", "two-lora"):
     found[name] = answer("someone/" + name)
 for name in ("llm", "adapter"):
     pipe = pipeline("ecg-question-answering", model="someone/" + name, device="cpu")
@@ -344,6 +371,7 @@ class TestPull:
         assert found["profile"] == "reference"
         assert found["by_our_load_dataset"] == expected["rows"]["test"]
         assert found["merged"] == expected["adapter"] != expected["llm"]
+        assert expected["two-stage"] != expected["two-lora"]
         assert found["pipeline llm"] == expected["llm"] and found["pipeline adapter"] == expected["adapter"]
         for command in ("ask", "generate"):
             code, screen = found[command]
@@ -392,6 +420,7 @@ class TestPull:
         assert "trust_remote_code" in found["refused"]
         assert found["rows"] == expected["rows"]
         assert found["ecg tokens"] == 86 and found["adapter differs"]
+        assert found["two-stage"] == ["EcgLlmForConditionalGeneration", True]
 
 
 WITHOUT_THE_PACKAGE = """
@@ -417,6 +446,12 @@ with torch.no_grad():
     found["ecg tokens"] = ids["input_ids"].shape[1] - 2
     logits = [AutoModelForCausalLM.from_pretrained(name)(**ids).logits for name in ("someone/llm", "someone/adapter")]
     found["adapter differs"] = not torch.allclose(*logits)
+    trusted = {"trust_remote_code": True}
+    two_stage = AutoModelForCausalLM.from_pretrained("someone/two-stage", **trusted)
+    assert type(two_stage).__module__.startswith("transformers_modules.")
+    words = AutoTokenizer.from_pretrained("someone/two-stage")
+    text = words("Is the rhythm regular?", return_tensors="pt")
+    found["two-stage"] = [type(two_stage).__name__, bool(torch.isfinite(two_stage(**text).logits).all())]
 assert not sys.modules.get("ecgbyte_hf")
 print()  # behind the question whether to trust the code
 print(json.dumps(found))

@@ -258,6 +258,17 @@ class TestKept:
         (sha256,) = out.values()
         assert f"| `{sha256[:16]}` |" in cards[0] and here not in cards[0]
 
+    def test_of_a_data_set_they_go_with_our_card_alone(self, small_prepared, tmp_path):
+        folder = shutil.copytree(small_prepared.folder, tmp_path / "prepared")
+        shutil.copy(folder / "report.json", tmp_path / "given.json")
+        path = write_card(folder, license="mit", sources=[tmp_path / "given.json"])
+        options = PushOptions(dropped_columns=("patient_id", "name"))
+        kept = f"{REPORTS_FOLDER}/prepare.json"
+        assert kept in push_folder(folder, "user/name", options, dry_run=True).sizes
+        path.write_text(path.read_text() + "Mine.\n")
+        made = push_folder(folder, "user/name", options, dry_run=True)
+        assert kept in made.left_out and kept not in made.sizes
+
     def test_a_changed_card_is_somebody_s(self, model, monkeypatch):
         path = write_card(model, license="llama3.2")
         assert not has_own_card(path)
