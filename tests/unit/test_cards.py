@@ -25,6 +25,7 @@ from ecgbyte_hf.hub import cards, source_data
 from ecgbyte_hf.hub.card_sources import CardSources, looks_like_path, made_with
 from ecgbyte_hf.hub.cards import CardOptions, kind_of, render_card, write_card
 from ecgbyte_hf.hub.dataset_card import data_set_files
+from ecgbyte_hf.hub.private_text import local_paths
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
 from ecgbyte_hf.provenance import provenance
 from ecgbyte_hf.training.row_origin import origin_of_rows
@@ -220,6 +221,26 @@ def test_the_examples_run(kind, folders, recording):
         assert names["features"].shape == (2, 16)
     if kind == "dataset":
         assert names["rows"]["records"].num_rows == 40
+
+
+@pytest.mark.parametrize("kind", cards.KINDS)
+def test_lines_are_short_and_name_no_place(kind, folders):
+    text = render_card(folders[kind], options=CardOptions("user/name", "apache-2.0"))
+    assert max(map(len, text.splitlines())) <= 300
+    prose = [line for line in body_of(text).splitlines() if not line.startswith(("|", "#", " ", "ids", "record"))]
+    assert len(prose) > 20 and sum(len(line) > 118 for line in prose) <= 2  # of the examples
+    assert str(folders[kind].parent) not in text and local_paths(text, rooted=True) == []
+    assert "\n\n\n" not in body_of(text)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["license"] == "apache-2.0" and {"ecg", "medical", "research"} <= set(head["tags"])
+
+
+def test_long_lines_are_divided_between_words():
+    words = "word " * 100
+    assert cards._wrapped("- " + words + "end").splitlines()[1].startswith("  word")
+    for whole in ("| " + words, "# " + words, "https://" + "x" * 200):
+        assert cards._wrapped(whole) == whole
+    assert max(map(len, cards._wrapped(words).splitlines())) <= 118
 
 
 def test_the_example_of_an_encoder_cleans_a_recording(folders, recording):

@@ -740,6 +740,15 @@ class TestCommand:
         assert cli.main(["push", str(rows.parent / "nowhere"), "a/b"]) == 1
         assert "nowhere is not there" in capsys.readouterr().err
 
+    def test_what_was_measured_of_an_adapter_is_not_of_its_merged_model(self, adapter, llm, monkeypatch, capsys):
+        from ecgbyte_hf import cli_push
+
+        monkeypatch.setattr(cli_push, "_merged", lambda folder, place: llm)
+        given = ["push", str(adapter), "someone/x", "--merge", "--dry-run"]
+        assert cli.main(given) == 0 and "card_reports" not in capsys.readouterr().out
+        (adapter / "card_reports").mkdir()
+        assert cli.main(given) == 0 and "left out: card_reports/ (of the adapter" in capsys.readouterr().out
+
     def test_kinds_are_those_of_the_code(self):
         from ecgbyte_hf.cli_push import KINDS
 
