@@ -30,7 +30,10 @@ _ROOTS = (
 _PART = r"[^\s/\\:\"'<>|]+"
 _WORDS = rf"{_PART}(?: [^\s/\\:\"'<>|-][^\s/\\:\"'<>|]*){{0,3}}"
 # Up to the part whose end is seen; parts inside may have spaces.
-_WINDOWS = r"\b[A-Za-z]:(?:\\+|/)(?=[^\s/\\\"'])(?:[^\\/:*?\"<>|\n]+[\\/]+)*[^\s\\/:*?\"'<>|]*"
+_WINDOWS = (
+    r"\b[A-Za-z]:(?!\\[nrt](?![\w. -]*\\))(?:\\+|/)(?=[^\s/\\\"'])"  # `Q:\nIs it` is a new line
+    r"(?:[^\\/:*?\"<>|\n]+[\\/]+)*[^\s\\/:*?\"'<>|]*"
+)
 _UNC = r"(?<!\\)\\{2,8}[\w.-]+(?:\\{1,8}[^\\/:*?\"<>|\n]+(?=\\))*\\{1,8}[^\s\\\"']+"
 _OF_A_USER = rf"(?:file://)?/(?:home|Users)/{_WORDS}/(?:[\w.@+-]+/)*[\w.@+-]+"
 # An absolute path with at least two parts; not the rest of a URL, of a fraction or of another path.

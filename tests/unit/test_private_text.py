@@ -92,6 +92,9 @@ class TestPaths:
     def test_a_new_line_that_was_written_out_is_none(self):
         assert column_problem(pa.array(["Q:\\nIs the rhythm regular?\\nA:\\nYes"])) is None
         assert column_problem(pa.array(["C:\\new\\x.dat"])) == PATHS
+        template = "{{ 'Q:\\n' }}{{ question }}\\nA:\\n"
+        assert local_paths(template) == [] and shortened(template) == template
+        assert local_paths(r"at C:\new\x.dat now") == [r"C:\new\x.dat"]
 
 
 class TestPatients:
