@@ -180,7 +180,9 @@ def _effective_base(stage: Stage) -> str | None:
 
 
 def _ecg_folder(place: str | Path) -> Path:
-    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=[f"{ECG_SUBFOLDER}/*"])
+    # Of a model with an encoder they are in the root, with the code of its processor.
+    parts = [f"{ECG_SUBFOLDER}/*", "*.json", "*.py"]
+    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=parts)
 
 
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:

@@ -113,7 +113,8 @@ def stage_folder(
         dropped_columns: Columns of a data set that are not published.
     """
     stage = Stage(folder, kind)
-    has_encoder = kind == "language_model" and is_two_stage(source)
+    # Of an adapter whose base is on the Hub, as `trl sft` leaves it, only what --ecg names tells it.
+    has_encoder = kind == "language_model" and (is_two_stage(source) or (ecg is not None and is_two_stage(ecg)))
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = path.relative_to(source).as_posix()
         reason = _reason_to_leave_out(name, kind, has_encoder=has_encoder) or _reason_inside(path)
@@ -240,7 +241,7 @@ def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
 
 
 def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
-    """The processor and the prompt of a model with an encoder, from its base where they are not in the folder."""
+    """Processor, prompt and code of a model with an encoder, from its base where they are not in the folder."""
     noted = read_json(source / "adapter_config.json").get("base_model_name_or_path")
     place = ecg if ecg is not None else Path(str(noted)) if noted else None
     for name in ("processor_config.json", PROMPT_FILE):
@@ -248,6 +249,12 @@ def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
             continue
         _add(stage, name, place / name, ())
         stage.notes.append(f"{name} was taken from the base model's folder")
+    # TRL saves the tokenizer, which names the processor's code, and none of that code.
+    code = [path for path in sorted(place.glob("*.py")) if path.name not in stage.files] if place else []
+    for path in code:
+        _add(stage, path.name, path, ())
+    if code:
+        stage.notes.append(f"{len(code)} files of code were taken from the base model's folder")
 
 
 def _name_base(stage: Stage, base: str, revision: str | None) -> None:

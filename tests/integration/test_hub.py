@@ -113,7 +113,7 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     two_stage = AutoModelForCausalLM.from_pretrained(made["two-stage"])
     lora = LoraConfig(r=2, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
     get_peft_model(two_stage, lora).save_pretrained(made["two-lora"])
-    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "ecg_prompt.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # as `trl sft` leaves one
         shutil.copy(made["two-stage"] / name, made["two-lora"])
     for folder in made.values():
         (folder / "README.md").write_text(CARD)
@@ -556,6 +556,18 @@ class TestPush:
         with pytest.raises(EcgHubError, match="someone/nowhere is neither a folder here nor a model on the Hub"):
             push_folder(folders["adapter"], "someone/other", PushOptions(base="someone/nowhere"))
         assert ("models", "someone/other") not in hub.repos
+
+    def test_the_parts_of_a_model_with_an_encoder_come_from_the_hub(self, online, pushed, folders, tmp_path):
+        folder = shutil.copytree(folders["two-lora"], tmp_path / "adapter")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "someone/two-stage"
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        made = push_folder(folder, "someone/again", PushOptions(ecg="someone/two-stage"))
+        assert {"processor_config.json", "ecg_prompt.json", "processing_ecg_llm.py"} <= set(made.sizes)
+        config["base_model_name_or_path"] = "someone/llm"
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(EcgHubError, match="someone/llm is not the base that .* it has no encoder"):
+            push_folder(folder, "someone/again", PushOptions(ecg="someone/two-stage"))
 
     def test_a_dry_run_asks_nobody(self, online, hub, table, capsys):
         count = len(hub.requests)

@@ -526,10 +526,17 @@ class TestModels:
         assert "is a folder here: push that extended base first" in problems_of(folder)
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
         assert set(names) <= set(made.sizes) and not any(name.startswith("ecg_byte/") for name in made.sizes)
-        for name in names[2:]:  # as `trl sft` leaves one
+        code = {path.name for path in folder.glob("*.py")}
+        for name in (*names[2:], *code):  # as `trl sft` leaves one
             (folder / name).unlink()
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
-        assert set(names) <= set(made.sizes)
+        assert {*names, *code} <= set(made.sizes) and "processing_ecg_llm.py" in code
+        assert f"{len(code)} files of code were taken from the base model's folder" in made.notes
+        # The same of a base on the Hub, which is not seen from here.
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/base"}))
+        assert "--ecg" in problems_of(folder)
+        made = push_folder(folder, "someone/x", PushOptions(ecg=two_stage), dry_run=True)
+        assert {*names, *code} <= set(made.sizes)
 
     def test_ecg_parts_of_the_base(self, adapter, llm, tmp_path):
         shutil.rmtree(adapter / "ecg_byte")
