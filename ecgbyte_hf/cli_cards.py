@@ -30,7 +30,8 @@ def add_commands(add: Adder) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="further reports of the same run: of prepare, train-tokenizer, encode or evaluate",
+        help="further reports of the same run: of prepare, train-tokenizer, encode, probe-encoder or evaluate; kept "
+        "in card_reports/ for later cards",
     )
     command.add_argument("--license", metavar="ID", help="the Hub's name of its licence, such as apache-2.0")
     command.add_argument("--license-name", metavar="NAME", help="with --license other")

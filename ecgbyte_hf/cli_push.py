@@ -34,7 +34,9 @@ def add_commands(add: Adder) -> None:
     command.add_argument("--license", metavar="NAME", help="for the card, as the Hub spells it: cc-by-4.0, apache-2.0")
     command.add_argument("--message", metavar="TEXT", help="of the commit")
     command.add_argument("--dry-run", action="store_true", help="check and list everything, upload nothing")
-    command.add_argument("--rewrite-card", action="store_true", help="write README.md anew where there is one")
+    command.add_argument(
+        "--rewrite-card", action="store_true", help="write README.md anew even where somebody changed it"
+    )
     command.add_argument(
         "--drop-columns",
         nargs="+",
@@ -56,8 +58,13 @@ def _push(options: argparse.Namespace) -> int:
         return 2
     if not options.merge:
         return _push_folder(options, options.folder)
+    from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER
+
     with tempfile.TemporaryDirectory(prefix="ecgbyte-merge-") as place:
-        return _push_folder(options, _merged(Path(options.folder), Path(place)))
+        merged = _merged(Path(options.folder), Path(place))
+        if (Path(options.folder) / REPORTS_FOLDER).is_dir():
+            say(f"left out: {REPORTS_FOLDER}/ (of the adapter; evaluate the merged model for its card)")
+        return _push_folder(options, merged)
 
 
 def _merged(folder: Path, place: Path) -> Path:

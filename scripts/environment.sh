@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and test.sh: makes and activates the environment.
 # ECGBYTE_VENV names it (default: .venv in the checkout), PYTHON the interpreter it is made with.
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "ecgbyte: building the tokenizer's core needs Rust 1.88 or newer, and no cargo was found: install it from https://rustup.rs and run this again." >&2
+    echo "ecgbyte: building the tokenizer's core needs Rust 1.89 or newer, and no cargo was found: install it from https://rustup.rs and run this again." >&2
     exit 1
 fi
 ECGBYTE_VENV="${ECGBYTE_VENV:-$ECGBYTE_ROOT/.venv}"

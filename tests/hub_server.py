@@ -2,6 +2,13 @@
 
 Repositories live in a folder of the server; a route that it does not know answers 404 and is kept in `unknown`, which
 makes the tests fail. Tokens are never kept: `requests` has method, path and status alone.
+
+Not covered is Xet, by which huggingface_hub 2.4 sends every large file wherever `hf_xet` is installed
+(`_commit_api._upload_xet_files`, whatever the server says), and fetches those whose answer has `X-Xet-Hash`
+(`file_download.xet_get`). Its chunks go to servers of their own. `environment` sets HF_HUB_DISABLE_XET, so that files
+go by git LFS in one PUT each, as they do without `hf_xet`. Uploads in several parts, which the Hub asks for by a
+`chunk_size`, and pull requests are not covered either. Commits, the hashes that are read back after an upload, and the
+cache with its ETags are the same by all ways.
 """
 
 from __future__ import annotations

@@ -161,6 +161,7 @@ def encode_rows(
             },
             data_hash=hashes,
             data_source=prepared.report.get("source"),
+            ecg=prompter.ecg_tokenizer.fingerprint,
         ),
     }
     write_json(output_dir / "encode.json", report)

@@ -101,7 +101,7 @@ class VllmLanguageModel(EcgLanguageModel):
             generation_config="vllm",
             seed=0,
         )
-        return cls(model, lm_tokenizer, processor, prompt, source)
+        return cls(model, lm_tokenizer, processor, prompt, source, parts)
 
     def shared_prefix_obstacle(self) -> str | None:
         """None: vLLM keeps prefixes by itself, and finds them where questions about an ECG follow one another."""

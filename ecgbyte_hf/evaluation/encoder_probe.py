@@ -7,7 +7,6 @@ Retrieval: the text of an ECG among all texts, and an ECG with a text among all 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.evaluation.label_regression import LabelRegressions, fit_label_regressions
 from ecgbyte_hf.evaluation.label_scores import VerifyQuestions, mean_over_labels, resampled_auc, verify_questions
@@ -146,7 +146,7 @@ def probe_encoder(
             {"encoder": str(folder), "data": str(prepared.folder), **asdict(options)},
             data_hash=prepared.report["data_hash"],
             data_source=prepared.report.get("source"),
-            weights=_weights_hash(folder),
+            weights=weights_fingerprint(folder),
             window_seconds=prepared.window_seconds,
             window_stride=prepared.window_stride,
         ),
@@ -559,15 +559,6 @@ def _macro_auc(found: Mapping[str, Any], key: str) -> float:
     kind, _, share = key.partition(" ")
     entry = found[kind][share] if share else found[kind]
     return float(entry["macro_auc"]["value"])
-
-
-def _weights_hash(folder: str | Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def probe_table(report: Mapping[str, Any]) -> str:

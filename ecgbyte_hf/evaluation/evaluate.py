@@ -23,6 +23,7 @@ from ecgbyte_hf.evaluation.label_scores import (
     score_labels,
     verify_questions,
 )
+from ecgbyte_hf.evaluation.predictions import asked_model
 from ecgbyte_hf.evaluation.record_answers import record_answers
 from ecgbyte_hf.evaluation.rules import EcgMeasurements, measure_ecg, rule_answer
 from ecgbyte_hf.evaluation.scoring import cluster_key, score_rows, summarise
@@ -110,6 +111,7 @@ def evaluate_predictions(
     files = {"model": predictions, **controls, **systems}
     given = {name: read_predictions(path) for name, path in files.items()}
     num_given = {name: len(answers) for name, answers in given.items()}
+    asked = asked_model(predictions, given["model"])
     if by_record:
         given = {name: record_answers(answers, files[name]) for name, answers in given.items()}
     rows = given["model"]
@@ -184,6 +186,7 @@ def evaluate_predictions(
         arguments,
         data_hash=prepared.report["data_hash"],
         data_source=prepared.report.get("source"),
+        model=asked,
     )
     write_json(output, report)
     return report

@@ -160,7 +160,8 @@ def generate_answers(
         logger.warning(
             "%d of %d answers were cut off after %d tokens; raise max_new_tokens", at_limit, len(rows), max_new_tokens
         )
-    write_predictions(output, [prediction_row(row, valid[index], done[index]) for index, row in enumerate(rows)])
+    predictions = [prediction_row(row, valid[index], done[index]) for index, row in enumerate(rows)]
+    write_predictions(output, predictions)
     counts = plan.budget.to_dict()
     report = {
         "questions": counts.pop("rows"),
@@ -173,7 +174,8 @@ def generate_answers(
             "shared_prefix": plan.is_shared,
             "questions_with_scored_options": sum(1 for names in scored if names),
         },
-        "provenance": provenance("generate", run),
+        "predictions_hash": rows_hash(predictions),
+        "provenance": provenance("generate", run, fingerprints=language_model.fingerprints()),
     }
     write_json(report_path(output), report)
     _partial_path(output).unlink()

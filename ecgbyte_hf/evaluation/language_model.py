@@ -15,6 +15,7 @@ import numpy as np
 
 from ecgbyte_hf.data.chat import EcgPrompter, RenderedPrompt
 from ecgbyte_hf.data.ecg_parts import EcgParts, save_parts
+from ecgbyte_hf.data.fingerprints import model_fingerprints
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, EcgPrompt
 from ecgbyte_hf.evaluation.prompt_ids import PromptTokenizer, common_prefix
@@ -60,6 +61,7 @@ class EcgLanguageModel:
         processor: The `EcgByteProcessor`.
         prompt: Wording and budget it was trained with.
         source: Its folder and the identity of its weights; a broken run goes on with the same model only.
+        folders: Where it was loaded from; `None` for one that was made otherwise.
     """
 
     model: Any
@@ -67,6 +69,7 @@ class EcgLanguageModel:
     processor: Any
     prompt: EcgPrompt
     source: str = ""
+    folders: ModelFolder | None = None
 
     #: The back end's name in identities and reports.
     backend = "transformers"
@@ -115,12 +118,16 @@ class EcgLanguageModel:
                 model = PeftModel.from_pretrained(model, parts.folder)
         target = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = parts.language_model_class()
-        return (cls if issubclass(cls, kind) else kind)(model.to(target).eval(), *parts.load_texts())
+        return (cls if issubclass(cls, kind) else kind)(model.to(target).eval(), *parts.load_texts(), parts)
 
     @property
     def ecg_tokenizer(self) -> Any:
         """What a prompter asks about ECGs."""
         return self.processor.tokenizer
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of what the answers depend on, of the files it was loaded from; empty for a model of no folder."""
+        return {} if self.folders is None else self.folders.fingerprints()
 
     def save_pretrained(self, save_directory: str | Path) -> Path:
         """Write everything that `load` needs: weights, tokenizer, and the ECG's parts.
@@ -481,6 +488,10 @@ class ModelFolder:
             self.parts.load_prompt(),
             _identity(self.folder),
         )
+
+    def fingerprints(self) -> dict[str, str]:
+        """See `ecgbyte_hf.data.fingerprints.model_fingerprints`."""
+        return model_fingerprints(self.folder, base=self.base, parts=self.parts)
 
 
 def _identity(folder: Path) -> str:

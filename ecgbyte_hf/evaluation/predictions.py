@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.evaluation.language_model import Completion
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.provenance import write_text
+from ecgbyte_hf.provenance import read_object, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,32 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
             row[key] = repeated.setdefault(json.dumps(row[key]), row[key])
         rows.append({sys.intern(key): value for key, value in row.items()})
     return rows
+
+
+def asked_model(path: str | Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Which model gave answers and what it was shown, as the report beside them says.
+
+    Args:
+        path: The file of the answers.
+        rows: What it holds.
+
+    Returns:
+        `fingerprints` (see `ecgbyte_hf.data.fingerprints`), `view` and `perturbations`; `None`, with a warning where
+        there is a report of other answers, if no report of `ecgbyte generate` says it.
+    """
+    report = read_object(report_path(path)) or {}
+    block = report.get("provenance", {})
+    if block.get("command") != "generate" or not block.get("fingerprints"):
+        return None
+    if report.get("predictions_hash") != rows_hash(rows):
+        logger.warning(
+            "%s is the report of other answers than those in %s, so that it is not known which model gave them",
+            report_path(path),
+            path,
+        )
+        return None
+    asked = {name: block["arguments"].get(name) for name in ("view", "perturbations")}
+    return {"fingerprints": block["fingerprints"], **asked}
 
 
 def read_partial(path: Path, run: dict[str, Any], num_rows: int) -> dict[int, Completion]:

@@ -7,6 +7,8 @@ whatever its name is.
 from __future__ import annotations
 
 import re
+import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, SIGNAL_SUBFOLDER
+from ecgbyte_hf.hub.private_data import scrubbed_json
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE, read_ecg_byte_file
 from ecgbyte_hf.provenance import read_object
@@ -21,9 +24,14 @@ from ecgbyte_hf.provenance import read_object
 #: Bytes of a JSON file of ours that is looked at; the report of 200,000 refused records has 60 million.
 LARGEST_JSON = 1 << 28
 PREPROCESSOR_FILE = "preprocessor_config.json"
-# Where an encoder of pictures has the feature extractor, since its own preprocessor has the usual place.
+#: Reports that were given for a card and lie elsewhere are kept here, so that a later card quotes them too.
+REPORTS_FOLDER = "card_reports"
 # Commands whose result is made from data, and not only judged on some.
 _MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
+# What TRL's card asks the model; PEFT's edits of the card take its tag away.
+_TRL_QUESTION = "If you had a time machine, but could only go to the past or the future once and never return"
+# PEFT's own card has some forty gaps to fill.
+_MOST_GAPS = 10
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
 
 
@@ -44,6 +52,8 @@ class CardSources:
     @classmethod
     def find(cls, folder: str | Path, further: Iterable[str | Path] = ()) -> CardSources:
         """Look through a folder, and take further files, such as the report of an evaluation.
+
+        Reports that an earlier card was given are found in `card_reports/`.
 
         Raises:
             EcgDataError: no such folder, a damaged file, a further file that no command of ours wrote, or files that
@@ -89,6 +99,12 @@ class CardSources:
         for command in _MAKERS:
             named += [content["provenance"].get("data_source") for content in self.by_command.get(command, ())]
         return tuple(dict.fromkeys(str(name) for name in named if name))
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets on the Hub that a training read its rows from."""
+        named = (content["provenance"].get("dataset") for content in self.by_command.get("sft", ()))
+        return tuple(dict.fromkeys(str(name) for name in named if is_hub_name(name)))
 
     @property
     def ecg_folder(self) -> Path:
@@ -139,6 +155,48 @@ class CardSources:
                 )
 
 
+def keep_reports(folder: str | Path, further: Iterable[str | Path]) -> list[Path]:
+    """Copy reports that lie elsewhere into a folder, in place of earlier ones of the same commands.
+
+    Paths of this machine and lists of patients are left out of the copies.
+
+    Args:
+        folder: What the card is about.
+        further: As `CardSources.find` took them.
+
+    Returns:
+        The copies.
+    """
+    folder = Path(folder)
+    kept = folder / REPORTS_FOLDER
+    own = {place.resolve() for place in _own_files(folder)}
+    given = [place for place in map(Path, further) if place.resolve() not in own]
+    names = [re.sub(r"[^\w-]+", "-", _command(_report(place) or {})) for place in given]
+    for name in set(names):
+        for earlier in kept.glob(f"{name}*.json"):
+            if re.fullmatch(rf"{name}(\.\d+)?\.json", earlier.name):
+                earlier.unlink()
+    counted: Counter[str] = Counter()
+    written = []
+    for name, place in zip(names, given, strict=True):
+        counted[name] += 1
+        target = kept / (f"{name}.json" if counted[name] == 1 else f"{name}.{counted[name]}.json")
+        kept.mkdir(exist_ok=True)
+        clean, _ = scrubbed_json(place)
+        if clean is None:
+            shutil.copyfile(place, target)
+        else:
+            target.write_bytes(clean)
+        written.append(target)
+    return written
+
+
+def is_trainers_card(text: str) -> bool:
+    """Whether a card holds no person's words: TRL and PEFT write one beside every model that they save."""
+    is_filled_in = "generated_from_trainer" in text or _TRL_QUESTION in text
+    return is_filled_in or text.count("[More Information Needed]") >= _MOST_GAPS
+
+
 def is_report(content: Any) -> bool:
     """Whether a JSON object was written by a command of ours."""
     block = content.get("provenance") if isinstance(content, dict) else None
@@ -170,7 +228,8 @@ def is_hub_name(value: Any) -> bool:
 
 def _own_files(folder: Path) -> list[Path]:
     inner = folder / ECG_SUBFOLDER
-    places = [*sorted(folder.glob("*.json")), *sorted(inner.glob("*.json"))]
+    kept = folder / REPORTS_FOLDER
+    places = [place for one in (folder, inner, kept) for place in sorted(one.glob("*.json"))]
     return [place for place in places if place.is_file() and place.name not in _NOT_REPORTS]
 
 

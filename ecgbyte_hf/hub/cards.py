@@ -6,7 +6,9 @@ and what no file tells is left out, with a line that says so.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
-from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, made_with
+from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, is_trainers_card, keep_reports, made_with
+from ecgbyte_hf.hub.card_subjects import check_subjects
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
 from ecgbyte_hf.hub.kinds import kind_of
 from ecgbyte_hf.hub.source_data import SourceData, data_set_license, source_data
@@ -23,10 +26,9 @@ from ecgbyte_hf.provenance import read_object, write_text
 
 KINDS = ("tokenizer", "dataset", "encoder", "language_model")
 CARD_FILE = "README.md"
-#: Ends every card of ours: one without it, or with the mark of other text, was written by somebody.
-_MARK = "<!-- Written by `ecgbyte card`; remove this line to keep your own changes. -->"
-# What TRL's trainer writes beside a model that it has trained: nobody's own words.
-_TRAINER_TAG = "generated_from_trainer"
+# Ends every card of ours, with a hash of its text: one without it, or of another text, is somebody's.
+_MARK = "<!-- Written by `ecgbyte card` ({}): it is written anew until somebody changes it. -->"
+_MARKED = re.compile(r"(.*)" + re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})") + r"\s*", re.DOTALL)
 _BASE_TAGS = ("ecg", "electrocardiogram", "ecg-byte")
 # The trainer's options that a reader wants to know; `training_log.json` has all of them.
 SFT_ARGUMENTS = (
@@ -54,6 +56,9 @@ SFT_ARGUMENTS = (
     "early_stopping_patience",
     "seed",
 )
+_WIDTH = 118
+# A prompt's template, or a list of files, in a table: what is longer is in the file.
+_LONGEST_VALUE = 200
 # Arguments of commands that say where files were, not what was done.
 _PLACES = ("data", "predictions", "output", "language_model_tokenizer", "dataset_name", "model_name_or_path")
 
@@ -127,6 +132,7 @@ def write_card(
         base_model: The model on the Hub that a language model began as, where the folder does not say.
         datasets: Names on the Hub of the data sets that were used.
         sources: Further reports of the same run: of `ecgbyte prepare`, `train-tokenizer`, `encode` or `evaluate`.
+            Where the card goes into the folder they are copied to `card_reports/` there, for later cards.
         output: The file; by default `README.md` in the folder.
         overwrite: Replace a card that somebody wrote or changed.
 
@@ -135,8 +141,8 @@ def write_card(
 
     Raises:
         EcgHubError: the folder is none of these.
-        EcgDataError: a name or a licence that cannot be, reports that do not belong together, or a card of somebody's
-            own is there.
+        EcgDataError: a name or a licence that cannot be, reports that do not belong together or are about another
+            model, or a card of somebody's own is there.
     """
     path = Path(output) if output is not None else Path(folder) / CARD_FILE
     if not overwrite and has_own_card(path):
@@ -145,7 +151,11 @@ def write_card(
             "card elsewhere with --output"
         )
     options = CardOptions(repo_id, license, license_name, license_link, base_model, tuple(datasets))
-    return write_text(path, render_card(folder, kind=kind, options=options, sources=sources))
+    further = list(sources)
+    text = render_card(folder, kind=kind, options=options, sources=further)
+    if output is None:
+        keep_reports(folder, further)
+    return write_text(path, text)
 
 
 def has_own_card(path: str | Path) -> bool:
@@ -156,7 +166,14 @@ def has_own_card(path: str | Path) -> bool:
         return False
     except (OSError, UnicodeDecodeError) as error:
         raise EcgFileError(f"{path}: cannot be read as text ({type(error).__name__}); remove it") from error
-    return bool(text.strip()) and _MARK not in text and _TRAINER_TAG not in text
+    if not text.strip() or is_trainers_card(text):
+        return False
+    marked = _MARKED.fullmatch(text)
+    return marked is None or marked[2] != _text_hash(marked[1])
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
 
 
 def render_card(
@@ -174,6 +191,7 @@ def render_card(
     files = data_set_files(found.folder) if chosen == "dataset" else None
     name = found.folder.resolve().name
     with _as_their_commands_write_them():
+        check_subjects(chosen, found)
         metadata = _metadata(chosen, found, options, data, files)
         facts = {
             "title": options.repo_id or name,
@@ -182,7 +200,8 @@ def render_card(
             "data": data,
             **_facts(chosen, found, files),
         }
-        text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}\n\n{_MARK}\n"
+        text = f"---\n{_yaml(chosen, metadata)}\n---\n\n{_body(chosen, facts)}"
+    text = f"{text}\n\n{_MARK.format(_text_hash(text))}\n"
     check_card(text, chosen)
     return text
 
@@ -260,8 +279,8 @@ def _metadata(
         "language_model": _language_model_metadata,
     }
     made = makers[kind](found, options, files)
-    if kind != "dataset" and options.datasets:
-        made["datasets"] = list(options.datasets)
+    if kind != "dataset":
+        made["datasets"] = [*dict.fromkeys((*options.datasets, *found.datasets))]
     return {name: value for name, value in {**common, **made}.items() if value}
 
 
@@ -349,7 +368,11 @@ def _made_with(block: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a run for a table; of the trainer's hundreds those that matter."""
     arguments = made_with(block, SFT_ARGUMENTS if block["command"] == "sft" else None)
     left_out = ("prompt.",) if "use_peft" in arguments or block["command"] != "sft" else ("prompt.", "lora_")
-    return {name: value for name, value in arguments.items() if name not in _PLACES and not name.startswith(left_out)}
+    return {
+        name: textwrap.shorten(_text(value), _LONGEST_VALUE, placeholder=" ...")
+        for name, value in arguments.items()
+        if name not in _PLACES and not name.startswith(left_out)
+    }
 
 
 def _training(found: CardSources, command: str) -> dict[str, Any]:
@@ -404,6 +427,11 @@ def _evaluation(found: CardSources) -> dict[str, Any] | None:
     from ecgbyte_hf.evaluation.report_sections import markdown_table
 
     lines, remarks = report_lines(report)
+    asked = report["provenance"]["model"]
+    if asked["view"] != "true":
+        remarks.append(f"what the model was shown of the ECG: `{_text(asked['view'])}`")
+    if asked["perturbations"]:
+        remarks.append(f"the signals were made worse: {_text(asked['perturbations'])}")
     return {"report": report, "table": markdown_table(lines), "remarks": remarks}
 
 
@@ -439,11 +467,23 @@ def template_folder() -> Path:
 
 
 def _body(kind: str, facts: Mapping[str, Any]) -> str:
-    """What people read, with one empty line where the template leaves several."""
+    """What people read, with one empty line where the template leaves several, and no longer lines than needed."""
     blocks = re.split(r"(```.*?```)", _template(kind).render(facts), flags=re.DOTALL)
     return "".join(
-        block if block.startswith("```") else re.sub(r"\n[ \t]*\n\s*\n", "\n\n", block) for block in blocks
+        block if block.startswith("```") else _wrapped(re.sub(r"\n[ \t]*\n\s*\n", "\n\n", block)) for block in blocks
     ).strip()
+
+
+def _wrapped(text: str) -> str:
+    """A text with its paragraphs in lines of `_WIDTH`; tables and headings cannot be divided."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= _WIDTH or line.startswith(("|", "#")):
+            lines.append(line)
+            continue
+        inside = "  " if line.startswith("- ") else ""
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent=inside, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def _template(kind: str) -> Any:
@@ -464,7 +504,7 @@ def _num(value: Any) -> str:
     """A number with four digits at most, a whole one as it is."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _text(value)
-    return str(value) if isinstance(value, int) or value.is_integer() else f"{value:.4g}"
+    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
 
 
 def _percent(value: float) -> str:

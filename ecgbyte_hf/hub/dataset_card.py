@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _DEFAULT_FOLDERS = ("", "data")
 _ONE_SPLIT = ("records",)
 #: Shown first where there are several configurations.
 _FIRST_CONFIG = "questions"
+_BLOCK = 1 << 20
 _QUESTION_COLUMNS = {"question", "prompt", "messages", "labels", "questions"}
 
 
@@ -33,6 +35,7 @@ class SplitFiles:
         stored_bytes: Their size on disk.
         plain_bytes: Their size unpacked, as their footers say it.
         schema: Their Arrow schema.
+        sha256: Of the files one behind another; of a single one it is what the Hub shows.
     """
 
     config: str
@@ -42,6 +45,7 @@ class SplitFiles:
     stored_bytes: int
     plain_bytes: int
     schema: Any
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ def _split_files(folder: Path, config: str, name: str, places: Iterable[Path]) -
 
     rows = stored = plain = 0
     paths, schemas = [], []
+    digest = hashlib.sha256()
     for place in places:
         try:
             footer = pq.read_metadata(place)
@@ -173,6 +178,9 @@ def _split_files(folder: Path, config: str, name: str, places: Iterable[Path]) -
         stored += place.stat().st_size
         plain += sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
         paths.append(place.relative_to(folder).as_posix())
+        with place.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
     if any(not schema.equals(schemas[0]) for schema in schemas):
         raise EcgDataError(f"the files of split {name!r} have different columns: {', '.join(paths)}; write them anew")
-    return SplitFiles(config, name, tuple(paths), rows, stored, plain, schemas[0])
+    return SplitFiles(config, name, tuple(paths), rows, stored, plain, schemas[0], digest.hexdigest())

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgbyte_hf.hub.identifying_names import identifies, identifies_in_json, is_date, is_identifying_entry
+from ecgbyte_hf.hub.private_text import LEFT_OUT, column_problem, has_content, has_token, local_paths, shortened
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
-# Direct identifiers, as data sets of recordings and the HIPAA rule of 18 name them; without case and underscores.
-_IDENTIFYING = frozenset(
-    "patientid patient patientname patientnumber patients subjectid subject subjectname subjects name firstname "
-    "lastname surname givenname familyname fullname birthdate dateofbirth birthday dob patientbirthdate mrn "
-    "medicalrecordnumber hadmid stayid ssn socialsecuritynumber nationalid insurancenumber phone phonenumber "
-    "telephone email emailaddress address streetaddress postcode zipcode".split()
-)
-# The same as words of longer names; `patients_name` is two of them.
-_IDENTIFYING_WORDS = frozenset(
-    "mrn birth birthday dob ssn zip postal postcode fax ip phone telephone email address account surname hadm pid nom "
-    "physician doctor serial pat passport insurance".split()
-)
-_OF_A_NAME = frozenset("first last middle given family full maiden mother father".split())
-# What may be said of a patient: `patient_age`, `num_patients`.
-_HARMLESS_OF_PATIENTS = frozenset("age sex gender height weight num count".split())
-_WHEN = frozenset("date time datetime timestamp".split())
-_WHEN_IT_WAS = frozenset("recording acquisition admission discharge death".split())
-# In JSON of ours `name` is that of a metric or a class; in a table of records it is the patient's, or a file's.
-_NOT_IN_JSON = frozenset({"name", "subject", "patient", "address", "email"})
 _REPORT_COLUMN = re.compile(r"report(_lines|_en|_\d+)?", re.IGNORECASE)
 #: What MIMIC-IV-ECG's tables have and PTB-XL's have not, and the other way round.
 _MIMIC_COLUMNS = frozenset({"rr_interval", "p_onset", "qrs_onset", "t_end", "bandwidth", "filtering", "cart_id"})
@@ -43,63 +25,10 @@ _ANSWER_COLUMNS = frozenset({"answer", "completion", "messages", "prompt", "opti
 # The same as token ids.
 _ID_COLUMNS = frozenset({"input_ids", "labels", "token_ids"})
 _MIMIC_TEXT = "holds free text of MIMIC's reports (ODbL, or credentialed access)"
-# MIMIC-IV's folders: `p` and the patient's number of eight digits, `s` and the study's.
-_SUBJECT_PATH = r"(?<!\w)(?:files/)?(?:p\d{4}/)?p\d{8}(?!\w)(?:/s\d+(?:/\d+)?)?"
-# An absolute path with at least two parts; not the rest of a URL, of a fraction or of another path.
-_ELSEWHERE = r"\b[A-Za-z]:(?:\\|/[^\s/\"'])[^\s\"']*|\\\\[\w.-]+\\[^\s\"']+"
-_LOCAL_PATH = rf"(?<![\w:/.<>])(?:file://|~)?/(?:[\w.@+-]+/)+[\w.@+-]+/?|{_ELSEWHERE}"
-# Below a folder that a system has: looked for where much else has slashes. Up to the end with its spaces.
-_ROOTS = "(?:home|Users|root|mnt|media|scratch|tmp|Volumes|data|var)"
-_ROOTED_PATH = rf"(?:^|[^\w:/.<>])(?:file://)?/{_ROOTS}/[\w.@+-]+(?:/[\w.@+-]+)+|{_ELSEWHERE}"
-_WHOLE_PATH = rf"(?:file://)?/{_ROOTS}/[^/\n:]+(?:/[^/\n:]+)+|[A-Za-z]:[\\/][^\n:/\\][^\n:]*"
-_TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
-_SUBJECTS, _PATHS, _TOKENS = (re.compile(pattern) for pattern in (_SUBJECT_PATH, _LOCAL_PATH, _TOKEN))
-_LEFT_OUT = "(left out)"
+# Looked through at a time: rows may hold whole files.
+_ROWS = 1000
 # A vocabulary has words that look like anything.
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
-
-
-def has_token(text: str) -> bool:
-    """Whether a text holds a token of the Hub."""
-    return _TOKENS.search(text) is not None
-
-
-def local_paths(text: str, *, rooted: bool = False) -> list[str]:
-    """Absolute paths of some machine in a text; with `rooted` only those below folders that systems have.
-
-    Example:
-        >>> local_paths("trained on /home/ann/ptb-xl, see https://example.org/a/b, 500/100 Hz")
-        ['/home/ann/ptb-xl']
-    """
-    if rooted:
-        return [found.strip() for found in re.findall(_ROOTED_PATH, text)]
-    return _PATHS.findall(text)
-
-
-def shortened(text: str) -> str:
-    r"""A text whose absolute paths and MIMIC-IV's patient folders are cut to their last part.
-
-    Example:
-        >>> shortened("--data /home/ann/runs/prepared --output rows")
-        '--data prepared --output rows'
-        >>> shortened("files/p1000/p10000032/s40689238/40689238")
-        '40689238'
-        >>> shortened("files/p1000/p10000032")
-        '(left out)'
-    """
-    if re.fullmatch(_WHOLE_PATH, text):
-        return _last_part(text)
-    text = _PATHS.sub(lambda found: _last_part(found[0]), text)
-    return _SUBJECTS.sub(lambda found: _study(found[0]), text)
-
-
-def _study(path: str) -> str:
-    _, slash, study = path.rpartition("/s")
-    return study.rpartition("/")[2] if slash else _LEFT_OUT
-
-
-def _last_part(path: str) -> str:
-    return PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
 
 
 def scrubbed_json(path: Path) -> tuple[bytes | None, list[str]]:
@@ -156,20 +85,10 @@ def _scrubbed_object(value: dict[str, Any], place: str, changes: list[str]) -> d
 
 
 def _scrubbed_entry(key: str, entry: Any, place: str, changes: list[str]) -> Any:
-    if not _identifies_in_json(key):
-        return _scrubbed(entry, place, changes)
-    # A number under `patients` counts them, under `patient_id` it is one; so are the keys of an object.
-    is_number = isinstance(entry, (int, float)) and not isinstance(entry, bool)
-    is_one = is_number and not _words(key)[-1].endswith("s")
-    is_by_patient = isinstance(entry, dict) and any(name.isdigit() for name in entry)
-    if not entry or not (is_one or is_by_patient or isinstance(entry, (list, str))):
+    if not is_identifying_entry(key, entry):
         return _scrubbed(entry, place, changes)
     changes.append(f"{place}: patients left out")
-    return len(entry) if isinstance(entry, (list, dict)) else _LEFT_OUT
-
-
-def _identifies_in_json(key: str) -> bool:
-    return _plain(key) not in _NOT_IN_JSON and identifies(key)
+    return len(entry) if isinstance(entry, (list, dict)) else LEFT_OUT
 
 
 def _key_of_records(content: Any) -> str | None:
@@ -180,34 +99,12 @@ def _key_of_records(content: Any) -> str | None:
         if isinstance(value, list):
             for entry in value:
                 for key in entry if isinstance(entry, dict) else ():
-                    if _identifies_in_json(key):
+                    if identifies_in_json(key):
                         return str(key)
             waiting += value
         elif isinstance(value, dict):
             waiting += value.values()
     return None
-
-
-def identifies(name: str) -> bool:
-    """Whether a column or a key is named as something that tells who a patient is.
-
-    Example:
-        >>> [name for name in ("ecg_id", "PatientsName", "patient_age", "subject_id_hash") if identifies(name)]
-        ['PatientsName', 'subject_id_hash']
-    """
-    words = set(_words(name))
-    if _plain(name) in _IDENTIFYING or words & _IDENTIFYING_WORDS:
-        return True
-    if any(word.startswith("patient") or re.match(r"subject(?!iv)|persons?$", word) for word in words):
-        return not words & _HARMLESS_OF_PATIENTS
-    is_name = bool(words & {"name", "names"} and words & _OF_A_NAME)
-    return is_name or bool(words & _WHEN and words & _WHEN_IT_WAS) or words >= {"medical", "record"}
-
-
-def _words(name: str) -> list[str]:
-    """A name's words, which `_`, `-`, `.`, spaces, digits or capitals divide; at least one."""
-    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
-    return [word.lower() for word in found] or [name]
 
 
 def has_mimic_columns(path: Path) -> bool:
@@ -227,14 +124,14 @@ def table_notes(path: Path, *, shown: str) -> list[str]:
     return [
         f"{shown}: the column {name} has dates or times; see that they are not those of a patient"
         for name in pq.read_schema(path).names
-        if set(_words(name)) & _WHEN and not identifies(name)
+        if is_date(name) and not identifies(name)
     ]
 
 
 def table_problems(path: Path, *, shown: str, source: str = "", holds_raw_ids: bool = False) -> list[str]:
     """Columns of a Parquet file that identify a patient or must not be shared.
 
-    Every text of the file is looked at, a row group at a time.
+    Every text and every byte string of the file is looked at, some rows at a time.
 
     Args:
         path: The file.
@@ -267,11 +164,10 @@ def table_problems(path: Path, *, shown: str, source: str = "", holds_raw_ids: b
                         found[name] = _MIMIC_TEXT
                     elif not is_known_open:
                         found[name] = "holds reports of an unknown source"
-            texts = [name for name in names if name not in found and _has_text(file.schema_arrow.field(name).type)]
-            for group in range(file.metadata.num_row_groups if texts else 0):
-                table = file.read_row_group(group, columns=texts)
-                for name in [name for name in texts if name not in found]:
-                    if what := _text_problem(table.column(name)):
+            open_to_see = [one for one in names if one not in found and has_content(file.schema_arrow.field(one).type)]
+            for batch in file.iter_batches(_ROWS, columns=open_to_see) if open_to_see else ():
+                for name in [name for name in open_to_see if name not in found]:
+                    if what := column_problem(batch.column(name)):
                         found[name] = what
     except (OSError, pa.ArrowException) as error:
         raise EcgDataError(f"{path} is no Parquet file that can be read: {' '.join(str(error).split())}") from error
@@ -292,10 +188,6 @@ def _metadata_problems(path: Path, shown: str) -> list[str]:
     return [f"{shown}: the file's metadata holds {what}; write the file without it" for what in found]
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def _identifying_field(field: pa.Field) -> bool:
     """Whether a column, or a field inside of it, is named as an identifier."""
     return identifies(field.name) or any(
@@ -308,48 +200,6 @@ def _is_empty(file: pq.ParquetFile, name: str) -> bool:
     groups = range(file.metadata.num_row_groups)
     columns = (file.read_row_group(group, columns=[name]).column(name) for group in groups)
     return all(column.null_count == len(column) for column in columns)
-
-
-def _has_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _has_text(kind.value_type)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return is_text or any(_has_text(kind.field(index).type) for index in range(kind.num_fields))
-
-
-def _text_problem(column: pa.ChunkedArray) -> str | None:
-    for texts in _texts(column.combine_chunks()):
-        for pattern, what in (
-            (r"\bp\d{8}(/|$)", "holds paths with MIMIC's patient numbers"),
-            (r"^(file://|~)?/([^/\s]+/)+[^/\s]+$", "holds paths of files on a machine"),
-            (rf"^(?:{_WHOLE_PATH})$|{_ROOTED_PATH}", "holds paths of files on a machine"),
-            (_TOKEN, "holds a token of the Hub"),
-        ):
-            if pc.any(pc.match_substring_regex(texts, pattern)).as_py():
-                return what
-    return None
-
-
-def _texts(array: pa.Array) -> Iterator[pa.Array]:
-    """The texts in an array, in whatever lists and structures they are."""
-    kind = array.type
-    if isinstance(array, pa.ChunkedArray):
-        for chunk in array.chunks:
-            yield from _texts(chunk)
-    elif pa.types.is_dictionary(kind):
-        yield from _texts(array.dictionary)
-    elif pa.types.is_string_view(kind):
-        yield array.cast(pa.large_string())
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        yield array
-    elif pa.types.is_map(kind):
-        yield from _texts(array.keys)
-        yield from _texts(array.items)
-    elif pa.types.is_struct(kind):
-        for index in range(kind.num_fields):
-            yield from _texts(array.field(index))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        yield from _texts(array.flatten())
 
 
 def without_columns(path: Path, dropped: Iterable[str], output: Path, *, keep_names: bool) -> Path:

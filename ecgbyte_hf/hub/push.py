@@ -14,7 +14,7 @@ import yaml
 
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
-from ecgbyte_hf.hub.card_sources import CardSources
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources, is_trainers_card
 from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of
 from ecgbyte_hf.hub.private_data import has_mimic_columns
 from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
@@ -25,8 +25,6 @@ from ecgbyte_hf.provenance import read_object
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
-# What `Trainer.push_to_hub` and `save_model` of TRL write into a folder: a card that says nothing about ECGs.
-_MACHINE_MADE = "generated_from_trainer"
 _SHA256_LENGTH = 64
 _JSON_OF_RESULTS = ("training.json", "training_log.json", "encode.json", "report.json")
 
@@ -46,7 +44,7 @@ class PushOptions:
         ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
-        rewrite_card: Write README.md anew where there is one.
+        rewrite_card: Write README.md anew even where somebody wrote it; one of `ecgbyte card` always is.
         base_model: For the card of a language model: the model on the Hub that it began as.
     """
 
@@ -183,18 +181,16 @@ def _effective_base(stage: Stage) -> str | None:
 
 
 def _ecg_folder(place: str | Path) -> Path:
-    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=[f"{ECG_SUBFOLDER}/*"])
+    # Of a model with an encoder they are in the root, with the code of its processor.
+    parts = [f"{ECG_SUBFOLDER}/*", "*.json", "*.py"]
+    return local_or_hub_folder(place, made_by="ecgbyte extend-llm", allow_patterns=parts)
 
 
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
     card = stage.folder / CARD
     is_there = card.is_file()
-    is_stale = is_there and _is_stale(source)
-    if (
-        not is_there
-        or options.rewrite_card
-        or _is_machine_made(card, is_stale=is_stale or bool(options.dropped_columns))
-    ):
+    # Ours is always written anew: columns, paths and patients may have been left out since.
+    if not is_there or options.rewrite_card or _is_nobodys(card):
         cards = _card_writer()
         if cards is None:
             if not is_there:
@@ -202,10 +198,17 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
             return
         said = _said_before(stage, card, cards, options)
         card.unlink(missing_ok=True)
-        cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
+        try:
+            cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
+        except EcgDataError as error:
+            stage.problems.append(f"{CARD}: {error}")
+            return
         stage.notes.append(f"{CARD} was written")
-    elif is_stale:
-        stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
+    else:
+        if _is_stale(source):
+            stage.notes.append(f"{CARD} is older than the results beside it; --rewrite-card writes it anew")
+        if stage.kind == "dataset":
+            _leave_out_reports(stage)
     metadata = _card_metadata(card, stage)
     if options.license and not metadata.get("license"):
         _state_license(stage, card, options.license)
@@ -219,17 +222,28 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
         stage.problems += _config_problems(stage, metadata)
 
 
+def _leave_out_reports(stage: Stage) -> None:
+    """Somebody's own card quotes none of them, and without `configs` in it `load_dataset` may take them for rows."""
+    for name, path in stage.files.items():
+        if name.startswith(f"{REPORTS_FOLDER}/"):
+            path.unlink()
+            stage.left_out[name] = f"{CARD} is your own, which does not need it"
+
+
 def _said_before(stage: Stage, card: Path, cards: Any, options: PushOptions) -> dict[str, Any]:
     """What the user says of a new card, or said of the one that it replaces where that is ours."""
     has_own_card = getattr(cards, "has_own_card", None)
     is_ours = card.is_file() and has_own_card is not None and not has_own_card(card)
-    is_ours = is_ours and _MACHINE_MADE not in card.read_text(encoding="utf-8")
+    is_ours = is_ours and not is_trainers_card(card.read_text(encoding="utf-8"))
     noted = _card_metadata(card, stage) if is_ours else {}
     said: dict[str, Any] = {"license": options.license or noted.get("license")}
     names = ("license_name", "license_link") if said["license"] == noted.get("license") else ()
     said |= {name: noted[name] for name in names if noted.get(name)}
     base_model = options.base_model or noted.get("base_model")
-    return said | ({"base_model": base_model} if isinstance(base_model, str) else {})
+    if isinstance(base_model, str):
+        said["base_model"] = base_model
+    datasets = noted.get("source_datasets" if stage.kind == "dataset" else "datasets")
+    return said | ({"datasets": datasets} if isinstance(datasets, list) else {})
 
 
 def _state_license(stage: Stage, card: Path, license_id: str) -> None:
@@ -283,17 +297,17 @@ def _card_writer() -> Any:
         return None
 
 
-def _is_machine_made(card: Path, *, is_stale: bool) -> bool:
-    """Whether nobody's words are lost with a card: a trainer's, or an outdated one of ours that nobody changed."""
-    if _MACHINE_MADE in card.read_text(encoding="utf-8"):
+def _is_nobodys(card: Path) -> bool:
+    """Whether no person's words are lost with a card: a trainer's, or one of ours that nobody changed."""
+    if is_trainers_card(card.read_text(encoding="utf-8")):
         return True
     has_own_card = getattr(_card_writer(), "has_own_card", None)
-    return is_stale and has_own_card is not None and not has_own_card(card)
+    return has_own_card is not None and not has_own_card(card)
 
 
 def _is_stale(source: Path) -> bool:
     written = (source / CARD).stat().st_mtime
-    results = (source / name for name in _JSON_OF_RESULTS)
+    results = [*(source / name for name in _JSON_OF_RESULTS), *(source / REPORTS_FOLDER).glob("*.json")]
     return any(path.is_file() and path.stat().st_mtime > written for path in results)
 
 
@@ -343,6 +357,7 @@ def _upload(stage: Stage, made: Pushed, options: PushOptions, api: Any) -> Pushe
     repo: dict[str, Any] = {"repo_id": made.repo_id, "repo_type": REPO_TYPES[made.kind]}
     with hub_errors(**repo, revision=options.revision):
         _check_base(api, stage, options)
+        _check_named_base(api, stage)
         url = api.create_repo(**repo, private=options.private or None, exist_ok=True)
         if options.private and not api.repo_info(**repo).private:
             raise EcgHubError(f"{made.repo_id} is public already; make it private on its page, or leave --private out")
@@ -386,6 +401,25 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
             f"{base} is not the base that the adapter was trained on: it has no {lacking}; "
             "push the extended base first and name it with --base"
         )
+
+
+def _check_named_base(api: Any, stage: Stage) -> None:
+    """A card that names a model which nobody can find tells neither its licence nor its origin.
+
+    Raises:
+        EcgHubError: the Hub has none of that name.
+    """
+    named = _as_list(_card_metadata(stage.files[CARD], stage).get("base_model")) if CARD in stage.files else []
+    for name in dict.fromkeys(map(str, named)):
+        if name == _effective_base(stage):
+            continue  # looked at already
+        try:
+            with hub_errors(name):
+                api.model_info(name)
+        except EcgHubError as error:
+            raise EcgHubError(
+                f"{CARD} names a base model that is not found: {error}; name the right one with --base-model"
+            ) from error
 
 
 def _check_upload(api: Any, repo: dict[str, Any], commit: str, stage: Stage) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, is_report
 from ecgbyte_hf.hub.kinds import is_two_stage
 from ecgbyte_hf.hub.private_data import (
     has_token,
@@ -31,6 +32,7 @@ _WELCOME = (
     "README.md LICENSE* NOTICE* CITATION.cff *.jinja merges.txt vocab.txt *.model *.png *.svg *.pdf "
     ".eval_results/*.yaml"
 ).split()
+_WELCOME_PLACES = (".eval_results/*.yaml", f"{REPORTS_FOLDER}/*.json")
 _OF_KIND = {
     "tokenizer": ["*.json"],
     # By name only: a JSON file of any other name may hold records.
@@ -112,7 +114,8 @@ def stage_folder(
         dropped_columns: Columns of a data set that are not published.
     """
     stage = Stage(folder, kind)
-    has_encoder = kind == "language_model" and is_two_stage(source)
+    # Of an adapter whose base is on the Hub, as `trl sft` leaves it, only what --ecg names tells it.
+    has_encoder = kind == "language_model" and (is_two_stage(source) or (ecg is not None and is_two_stage(ecg)))
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = path.relative_to(source).as_posix()
         reason = _reason_to_leave_out(name, kind, has_encoder=has_encoder) or _reason_inside(path)
@@ -166,7 +169,9 @@ def source_of(folder: Path) -> str:
 
 
 def _reason_inside(path: Path) -> str | None:
-    """A pickle under another name is one all the same."""
+    """A pickle under another name is one all the same, and any JSON file may lie among the reports."""
+    if path.parent.name == REPORTS_FOLDER:
+        return None if is_report(read_object(path)) else "no report of an ecgbyte command"
     if path.suffix != ".model":
         return None
     with path.open("rb") as file:
@@ -176,7 +181,7 @@ def _reason_inside(path: Path) -> str | None:
 def _reason_to_leave_out(name: str, kind: str, *, has_encoder: bool = False) -> str | None:
     welcome = [*_WELCOME, *_OF_KIND[kind], *(_OF_TWO_STAGE if has_encoder else ())]
     base = PurePosixPath(name).name
-    if name.startswith(".eval_results/") and fnmatch(name, ".eval_results/*.yaml"):
+    if any(fnmatch(name, pattern) and name.count("/") == 1 for pattern in _WELCOME_PLACES):
         return None
     for pattern, reason in _LEFT_OUT:
         if fnmatch(name, pattern):
@@ -237,7 +242,7 @@ def _add_ecg_parts(stage: Stage, source: Path, ecg: Path | None) -> None:
 
 
 def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
-    """The processor and the prompt of a model with an encoder, from its base where they are not in the folder."""
+    """Processor, prompt and code of a model with an encoder, from its base where they are not in the folder."""
     noted = (read_object(source / "adapter_config.json") or {}).get("base_model_name_or_path")
     place = ecg if ecg is not None else Path(str(noted)) if noted else None
     for name in ("processor_config.json", PROMPT_FILE):
@@ -245,6 +250,12 @@ def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
             continue
         _add(stage, name, place / name, ())
         stage.notes.append(f"{name} was taken from the base model's folder")
+    # TRL saves the tokenizer, which names the processor's code, and none of that code.
+    code = [path for path in sorted(place.glob("*.py")) if path.name not in stage.files] if place else []
+    for path in code:
+        _add(stage, path.name, path, ())
+    if code:
+        stage.notes.append(f"{len(code)} files of code were taken from the base model's folder")
 
 
 def _name_base(stage: Stage, base: str, revision: str | None) -> None:

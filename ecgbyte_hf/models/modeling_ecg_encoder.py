@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from .errors_ecg_byte import EncoderError
 from .weights_ecg import refuse_damaged_weights
+
+# How an encoder's input is made: its preprocessor, and the cleaning of recordings where that is an image processor.
+_INPUT_FILES = ("preprocessor_config.json", "signal/preprocessor_config.json")
+_PLACES = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 
 
 class EcgEncoderPreTrainedModel(PreTrainedModel):
@@ -24,10 +33,13 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
 
     Attributes:
         auto_classes: name of an Auto class -> name of the class of the same file that it loads.
+        input_files: name -> text of the files that lay beside the weights and say how the input is made; they are
+            saved and pushed with the weights.
     """
 
     base_model_prefix = "encoder"
     auto_classes: ClassVar[dict[str, str]] = {}
+    input_files: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -36,11 +48,17 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
         Raises:
             EcgFileError: the weights are truncated or damaged.
         """
-        with refuse_damaged_weights(pretrained_model_name_or_path):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        place = pretrained_model_name_or_path
+        where = {name: kwargs[name] for name in _PLACES if kwargs.get(name) is not None}
+        with refuse_damaged_weights(place):
+            loaded = super().from_pretrained(place, *args, **kwargs)
+        if place is not None:
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.input_files = _input_files(place, where)
+        return loaded
 
     def save_pretrained(self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any) -> None:
-        """Save as ever, with the code, and with an `auto_map` that names all classes of the code.
+        """Save as ever, with the code, an `auto_map` that names all classes of the code, and `input_files`.
 
         So `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads the base model of one saved by pretraining
         too. What the map held before may point to the repository that the weights once came from.
@@ -51,6 +69,42 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
             auto: f"{file}.{name}" for auto, name in self.auto_classes.items()
         }
         super().save_pretrained(save_directory, *args, **kwargs)
+        for name, text in self.input_files.items() if kwargs.get("is_main_process", True) else ():
+            target = Path(save_directory, name)
+            if not target.exists():  # what is there may be newer
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(text, encoding="utf-8")
+
+
+def _input_files(place: Any, where: dict[str, Any]) -> dict[str, str]:
+    """Return those of a folder or a repository, by name, with the code that they name.
+
+    What is not there, or cannot be reached, is left out.
+    """
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
+    found: dict[str, str] = {}
+    waiting = list(_INPUT_FILES)
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else cached_file(place, name, **where, **quiet)
+        if path is not None:
+            found[name] = Path(path).read_text(encoding="utf-8")
+            folder, slash, _ = name.rpartition("/")
+            waiting += [f"{folder}{slash}{module}.py" for module in _modules_named_in(name, found[name])]
+    return found
+
+
+def _modules_named_in(name: str, text: str) -> list[str]:
+    """Return the modules beside a file that it needs: a configuration by its `auto_map`, code by its imports."""
+    if name.endswith(".py"):
+        return re.findall(r"^\s*from \.(\w+) import", text, re.MULTILINE)
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return []  # who needs the file says that it is damaged; weights load without it
+    named = content.get("auto_map", {}).values() if isinstance(content, dict) else []
+    classes = [one for each in named for one in (each if isinstance(each, list) else [each]) if one]
+    return [one.partition(".")[0] for one in classes if "--" not in one]
 
 
 def _file_of(its_class: type) -> str:

@@ -183,6 +183,7 @@ def _train(options: _Options, parts: Path) -> Path:
 
     from ecgbyte_hf.data.ecg_parts import EcgParts, note_base, save_parts
     from ecgbyte_hf.training import encoder_sft, shared_prefix
+    from ecgbyte_hf.training.row_origin import origin_of_rows
     from ecgbyte_hf.training.training_log import LOG_FILE, write_training_log
     from ecgbyte_hf.training.trl_on_cpu import labelled_positions_only
 
@@ -250,7 +251,10 @@ def _train(options: _Options, parts: Path) -> Path:
     elif collator is not None and ecg.keep_encodings:
         encoder_sft.encode_once(trainer, collator)
     output_dir = Path(training.output_dir)
+    origin: dict[str, Any] = {}
     if trainer.is_world_process_zero():
+        # Before the training: afterwards the Hub may have gone away, and hours with it.
+        origin = origin_of_rows(script.dataset_name, rows) if script.dataset_name else {}
         (output_dir / LOG_FILE).unlink(missing_ok=True)
     with labelled_positions_only():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -272,7 +276,7 @@ def _train(options: _Options, parts: Path) -> Path:
             output_dir,
             trainer.state.log_history,
             _arguments(options),
-            data=script.dataset_name,
+            origin=origin,
             model=trainer.model,
         )
     trainer.accelerator.wait_for_everyone()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ecgbyte_hf.data.calibration import PERCENTILES, percentile_calibration
+from ecgbyte_hf.data.fingerprints import ecg_tokenizer_fingerprint
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.sampling import draw_uniform
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
@@ -121,6 +122,7 @@ def train_tokenizer(
             },
             data_hash=prepared.report["data_hash"],
             data_source=prepared.report.get("source"),
+            ecg=ecg_tokenizer_fingerprint(output_dir),
         ),
     }
     write_json(Path(output_dir) / "training.json", report)

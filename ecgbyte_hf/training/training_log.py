@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.provenance import provenance, read_object, write_json
+from ecgbyte_hf.provenance import provenance, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def write_training_log(
     history: History,
     arguments: dict[str, Any],
     *,
-    data: str | Path | None = None,
+    origin: Mapping[str, Any] | None = None,
     model: Any = None,
 ) -> Path:
     """Write the trainer's log as JSON, and the curve of its losses where matplotlib is installed.
@@ -34,16 +34,14 @@ def write_training_log(
         folder: Folder of the trained model.
         history: The trainer's `state.log_history`, from the first step on, before a break too.
         arguments: Options of the training.
-        data: Folder of the rows; the hash of its data is noted.
+        origin: Of the rows, as `origin_of_rows` has it.
         model: The trained model; how many parameters it has is noted.
 
     Returns:
         The JSON file.
     """
-    rows: dict[str, Any] = {}
-    if data is not None and (encoded := read_object(Path(data) / "encode.json")):
-        rows = encoded.get("provenance", {})
-    block = provenance("sft", arguments, data_hash=rows.get("data_hash"), data_source=rows.get("data_source"))
+    hashed = {"data_hash": None, "data_source": None}
+    block = provenance("sft", arguments, **hashed | dict(origin or {}))
     content: dict[str, Any] = {"history": list(history), "provenance": block}
     if model is not None:
         content["parameters"] = count_parameters(model)

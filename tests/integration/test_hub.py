@@ -17,6 +17,7 @@ from hub_server import TOKEN, HubServer
 import ecgbyte_hf
 from ecgbyte_hf import EcgLanguageModel, cli, read_ecg
 from ecgbyte_hf.data.hub_folder import local_or_hub_folder
+from ecgbyte_hf.hub.cards import write_card
 from ecgbyte_hf.hub.push import PushOptions, push_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
 
@@ -79,6 +80,7 @@ def record(tmp_path_factory, small_prepared):
 def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     """One of each kind, as the commands leave them, each with a card."""
     from peft import LoraConfig, get_peft_model
+    from tiny_ecg_llm import make_encoder
     from tiny_encoders import resnet_config, seeded
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,7 +89,8 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     from ecgbyte_hf.training.train_tokenizer import train_tokenizer
 
     root = tmp_path_factory.mktemp("folders")
-    made = {name: root / name for name in ("older", "tokenizer", "rows", "prepared", "encoder", "llm", "adapter")}
+    names = "older tokenizer rows prepared encoder pictures llm adapter two-stage two-lora"
+    made = {name: root / name for name in names.split()}
     train_tokenizer(small_prepared, made["older"], num_merges=10)
     shutil.copytree(small_ecg_byte, made["tokenizer"])
     prompter = load_prompter(lively_llm, small_prepared)
@@ -96,6 +99,9 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     encoder = seeded(ecgbyte_hf.EcgResNetModel, resnet_config())
     encoder.save_pretrained(made["encoder"])
     ecgbyte_hf.EcgByteFeatureExtractor(profile="reference", sampling_rate=250).save_pretrained(made["encoder"])
+    make_encoder("EcgVit").save_pretrained(made["pictures"])
+    ecgbyte_hf.EcgImageProcessor(size={"height": 32, "width": 32}).save_pretrained(made["pictures"])
+    ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=250).save_pretrained(made["pictures"] / "signal")
     shutil.copytree(lively_llm, made["llm"])
     torch.manual_seed(5)
     base = AutoModelForCausalLM.from_pretrained(made["llm"])
@@ -103,6 +109,12 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
     get_peft_model(base, lora).save_pretrained(made["adapter"])
     AutoTokenizer.from_pretrained(made["llm"]).save_pretrained(made["adapter"])
     (made["adapter"] / "optimizer.pt").write_bytes(b"\x80")
+    make_two_stage(made["two-stage"], root / "two-stage-encoder", small_prepared.folder.with_name("tiny-llama"))
+    two_stage = AutoModelForCausalLM.from_pretrained(made["two-stage"])
+    lora = LoraConfig(r=2, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    get_peft_model(two_stage, lora).save_pretrained(made["two-lora"])
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # as `trl sft` leaves one
+        shutil.copy(made["two-stage"] / name, made["two-lora"])
     for folder in made.values():
         (folder / "README.md").write_text(CARD)
     (made["prepared"] / "README.md").write_text(
@@ -117,6 +129,25 @@ def folders(tmp_path_factory, small_prepared, small_ecg_byte, lively_llm):
             text.replace("- config_name: metadata\n  data_files: metadata.parquet\n", "")
         )
     return made
+
+
+def make_two_stage(folder, encoder, base):
+    """A model with an encoder in front, whose weights are large enough that its answers depend on the ECG."""
+    from tiny_ecg_llm import save_encoder
+    from transformers import AutoModelForCausalLM
+
+    from ecgbyte_hf.data.prompts import EcgPrompt
+    from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm
+
+    prompt = EcgPrompt(max_length=192, reserve=16)
+    extend_ecg_llm(save_encoder(encoder), str(base), folder, prompt=prompt)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "language_model" in name:
+                parameter.mul_(10.0)
+    model.save_pretrained(folder)
 
 
 @pytest.fixture
@@ -145,6 +176,8 @@ def pushed(online, folders, tmp_path_factory):
         ["llm", "someone/llm"],
         ["adapter", "someone/adapter", "--base", "someone/llm"],
         ["adapter", "someone/merged", "--merge"],
+        ["two-stage", "someone/two-stage"],
+        ["two-lora", "someone/two-lora", "--base", "someone/two-stage"],
         ["llm", "someone/secret", *private],
         ["rows", "someone/secret-rows", *private],
     ]
@@ -169,8 +202,10 @@ folders = json.loads(sys.argv[1])
 ecgbyte_hf.EcgByteTokenizer.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-ecg-byte")
 ecgbyte_hf.EcgByteProcessor.from_pretrained(folders["tokenizer"]).push_to_hub("someone/plain-processor")
 ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).push_to_hub("someone/plain-encoder")
-extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained(folders["encoder"])
-extractor.push_to_hub("someone/plain-encoder")
+ecgbyte_hf.EcgVitModel.from_pretrained(folders["pictures"]).push_to_hub("someone/plain-pictures")
+bare = ecgbyte_hf.EcgResNetModel(ecgbyte_hf.EcgResNetModel.from_pretrained(folders["encoder"]).config)
+bare.push_to_hub("someone/plain-bare")
+ecgbyte_hf.EcgByteFeatureExtractor(profile="none", sampling_rate=100).push_to_hub("someone/plain-bare")
 EcgLanguageModel.load(folders["llm"]).push_to_hub("someone/plain-llm")
 rows = load_dataset("parquet", data_files={"test": folders["rows"] + "/test.parquet"})
 rows.push_to_hub("someone/plain-rows")
@@ -205,7 +240,7 @@ def expected(folders, record):
         "first": tables["test"].column("prompt")[0].as_py(),
         **{
             name: EcgLanguageModel.load(folders[name]).answer(ecg, QUESTION, max_new_tokens=6)
-            for name in ("llm", "adapter")
+            for name in ("llm", "adapter", "two-stage", "two-lora")
         },
     }
 
@@ -227,7 +262,7 @@ warnings.simplefilter("ignore", FutureWarning)
 import datasets, torch
 import ecgbyte_hf
 from ecgbyte_hf import EcgLanguageModel, cli, read_ecg
-from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer, pipeline
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer, pipeline
 from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
 
 record, question = sys.argv[1:]
@@ -260,7 +295,7 @@ rows = datasets.load_dataset("someone/rows")
 found["rows"] = {split: len(rows[split]) for split in rows}
 found["first"] = rows["test"][0]["prompt"]
 found["by_our_load_dataset"] = len(ecgbyte_hf.load_dataset("someone/rows", split="test"))
-for name in ("llm", "adapter", "merged"):
+for name in ("llm", "adapter", "merged", "two-stage", "two-lora"):
     found[name] = answer("someone/" + name)
 for name in ("llm", "adapter"):
     pipe = pipeline("ecg-question-answering", model="someone/" + name, device="cpu")
@@ -272,6 +307,11 @@ if not is_offline:
     found["plain"] = [fingerprint("someone/plain-ecg-byte"), fingerprint("someone/plain-processor")]
     extractor = AutoFeatureExtractor.from_pretrained("someone/plain-encoder")
     found["plain encoder"] = [encoded("someone/plain-encoder"), extractor.profile]
+    found["plain bare"] = AutoFeatureExtractor.from_pretrained("someone/plain-bare").sampling_rate
+    pictures = AutoImageProcessor.from_pretrained("someone/plain-pictures")
+    extractor = ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained("someone/plain-pictures", subfolder="signal")
+    found["plain pictures"] = [dict(pictures.size), extractor.sampling_rate]
+    found["plain pictures"].append(AutoModel.from_pretrained("someone/plain-pictures").config.model_type)
     found["plain llm"] = answer("someone/plain-llm")
     found["plain rows"] = len(datasets.load_dataset("someone/plain-rows")["test"])
     ids = ["encode", "--data", "someone/prepared", "--tokenizer", "someone/ecg-byte", "--output", "ids"]
@@ -331,6 +371,7 @@ class TestPull:
         assert found["profile"] == "reference"
         assert found["by_our_load_dataset"] == expected["rows"]["test"]
         assert found["merged"] == expected["adapter"] != expected["llm"]
+        assert expected["two-stage"] != expected["two-lora"]
         assert found["pipeline llm"] == expected["llm"] and found["pipeline adapter"] == expected["adapter"]
         for command in ("ask", "generate"):
             code, screen = found[command]
@@ -339,6 +380,8 @@ class TestPull:
     def test_by_the_ordinary_push_to_hub(self, pulled, expected):
         assert pulled["plain"] == [expected["tokenizer"]] * 2
         assert pulled["plain encoder"] == [expected["encoder"], "reference"]
+        assert pulled["plain bare"] == 100
+        assert pulled["plain pictures"] == [{"height": 32, "width": 32}, 250, "ecg_vit"]
         assert pulled["plain llm"] == expected["llm"]
         assert pulled["plain rows"] == expected["rows"]["test"]
 
@@ -377,6 +420,7 @@ class TestPull:
         assert "trust_remote_code" in found["refused"]
         assert found["rows"] == expected["rows"]
         assert found["ecg tokens"] == 86 and found["adapter differs"]
+        assert found["two-stage"] == ["EcgLlmForConditionalGeneration", True]
 
 
 WITHOUT_THE_PACKAGE = """
@@ -402,6 +446,12 @@ with torch.no_grad():
     found["ecg tokens"] = ids["input_ids"].shape[1] - 2
     logits = [AutoModelForCausalLM.from_pretrained(name)(**ids).logits for name in ("someone/llm", "someone/adapter")]
     found["adapter differs"] = not torch.allclose(*logits)
+    trusted = {"trust_remote_code": True}
+    two_stage = AutoModelForCausalLM.from_pretrained("someone/two-stage", **trusted)
+    assert type(two_stage).__module__.startswith("transformers_modules.")
+    words = AutoTokenizer.from_pretrained("someone/two-stage")
+    text = words("Is the rhythm regular?", return_tensors="pt")
+    found["two-stage"] = [type(two_stage).__name__, bool(torch.isfinite(two_stage(**text).logits).all())]
 assert not sys.modules.get("ecgbyte_hf")
 print()  # behind the question whether to trust the code
 print(json.dumps(found))
@@ -507,6 +557,18 @@ class TestPush:
             push_folder(folders["adapter"], "someone/other", PushOptions(base="someone/nowhere"))
         assert ("models", "someone/other") not in hub.repos
 
+    def test_the_parts_of_a_model_with_an_encoder_come_from_the_hub(self, online, pushed, folders, tmp_path):
+        folder = shutil.copytree(folders["two-lora"], tmp_path / "adapter")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "someone/two-stage"
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        made = push_folder(folder, "someone/again", PushOptions(ecg="someone/two-stage"))
+        assert {"processor_config.json", "ecg_prompt.json", "processing_ecg_llm.py"} <= set(made.sizes)
+        config["base_model_name_or_path"] = "someone/llm"
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(EcgHubError, match="someone/llm is not the base that .* it has no encoder"):
+            push_folder(folder, "someone/again", PushOptions(ecg="someone/two-stage"))
+
     def test_a_dry_run_asks_nobody(self, online, hub, table, capsys):
         count = len(hub.requests)
         assert cli.main(["push", str(table.parent), "someone/new", "--dry-run"]) == 0
@@ -569,3 +631,48 @@ def test_trl_trains_and_pushes_what_it_pulled(hub, online, pushed, record, tmp_p
     assert "lora" in str(model.model).lower()
     assert model.prompt == EcgLanguageModel.load("someone/llm").prompt
     assert isinstance(model.answer(read_ecg(record), QUESTION, max_new_tokens=6), str)
+
+
+def test_ecgbyte_sft_notes_which_rows_it_read(hub, online, pushed, folders, tmp_path):
+    """Data sets of the Hub by name: one that `ecgbyte push` made, and one without a report beside it."""
+    from datasets import Dataset
+
+    from ecgbyte_hf.data.questions import rows_hash
+
+    plain = Dataset.from_parquet(str(folders["rows"] / "validation.parquet"), cache_dir=str(tmp_path / "cache"))
+    plain = plain.select_columns(["prompt", "completion"])
+    plain.push_to_hub("someone/bare-rows", split="validation")
+    encoded = json.loads((folders["rows"] / "encode.json").read_text())["provenance"]
+    given = {
+        "--model_name_or_path": "someone/llm",
+        "--dataset_train_split": "validation",
+        "--use_peft": "true",
+        "--lora_target_modules": "all-linear",
+        "--max_length": 384,
+        "--max_steps": 1,
+        "--use_cpu": "true",
+        "--bf16": "false",
+        "--dtype": "float32",
+        "--gradient_checkpointing": "false",
+        "--report_to": "none",
+    }
+    for name, noted in (
+        ("someone/rows", {"data_hash": encoded["data_hash"], "data_source": encoded["data_source"]}),
+        ("someone/bare-rows", {"data_hash": None, "rows_hash": {"validation": rows_hash(plain)}}),
+    ):
+        folder = tmp_path / name.partition("/")[2]
+        words = {**given, "--dataset_name": name, "--output_dir": folder}
+        command = ["-m", "ecgbyte_hf.cli", "sft", *(str(part) for pair in words.items() for part in pair)]
+        environment = hub.environment(tmp_path / "home", token=TOKEN, PYTHONPATH=str(ROOT), LOCAL_RANK="0")
+        environment |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+        pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=False, **pipes)
+        assert done.returncode == 0, done.stderr[-4000:]
+        block = json.loads((folder / "training_log.json").read_text())["provenance"]
+        commit = hub.repo("datasets", name).branches["main"]
+        assert {key: block.get(key) for key in noted} == noted
+        assert (block["dataset"], block["revision"]) == (name, commit)
+        card = write_card(folder, repo_id="someone/x").read_text()
+        assert f"datasets:\n- {name}\n" in card
+        told = f"Its rows were [{name}](https://huggingface.co/datasets/{name}), commit `{commit}`."
+        assert told in " ".join(card.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ ON_CPU = {
 def words(**options: Any) -> list[str]:
     """Options as they are given in a shell."""
     return [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
+
+
+def sft_config(output_dir: Any, **settings: Any) -> Any:
+    """TRL's own options here; what switches checkpointing off is called otherwise in older transformers."""
+    from trl import SFTConfig
+
+    known = {field.name for field in fields(SFTConfig)}
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    given = {"report_to": "none", "use_cpu": True, "bf16": False, new if new in known else old: False}
+    return SFTConfig(output_dir=str(output_dir), **given, **settings)
 
 
 def break_off_after_a_batch(model: Any, rows: Any, prompter: Any, options: Any, path: Any, **settings: Any) -> None:

@@ -1,5 +1,6 @@
 """Cards: only what files say, metadata as the Hub reads it, and examples that run."""
 
+import hashlib
 import json
 import random
 import re
@@ -18,14 +19,17 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.fingerprints import model_fingerprints, weights_fingerprint
 from ecgbyte_hf.evaluation.report_files import eval_results
 from ecgbyte_hf.hub import cards, source_data
 from ecgbyte_hf.hub.card_sources import CardSources, looks_like_path, made_with
 from ecgbyte_hf.hub.cards import CardOptions, render_card, write_card
 from ecgbyte_hf.hub.dataset_card import data_set_files
 from ecgbyte_hf.hub.kinds import kind_of
+from ecgbyte_hf.hub.private_text import local_paths
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError
 from ecgbyte_hf.provenance import provenance
+from ecgbyte_hf.training.row_origin import origin_of_rows
 from ecgbyte_hf.training.training_log import write_training_log
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)*(?:e[-+]?\d+)?")
@@ -36,8 +40,8 @@ HISTORY = [
 ]
 
 
-def evaluation() -> dict:
-    """A report as `evaluate_predictions` writes it, as far as tables and cards read it."""
+def evaluation(folder: Path) -> dict:
+    """A report about a model as `evaluate_predictions` writes it, as far as tables and cards read it."""
 
     def match(value):
         score = {"value": value, "n": 20, "ci95": [value - 0.125, value + 0.125]}
@@ -58,7 +62,10 @@ def evaluation() -> dict:
         "difference_to_best_control": {"value": 0.25, "ci95": [0.125, 0.375]},
         "answers_at_limit": {"model": 0, "shuffled": 0},
         "provenance": provenance(
-            "evaluate", {"predictions": "/home/somebody/answers.jsonl", "seed": 0}, data_source="synthetic"
+            "evaluate",
+            {"predictions": "/home/somebody/answers.jsonl", "seed": 0},
+            data_source="synthetic",
+            model={"fingerprints": model_fingerprints(folder), "view": "true", "perturbations": []},
         ),
     }
 
@@ -70,7 +77,7 @@ def trained(small_llm, tmp_path_factory):
     options = {"learning_rate": 1e-4, "max_steps": 4, "use_peft": False, "lora_r": 16, "hub_token": "hf_secretsecret"}
     block = provenance("sft", {**options, "model_name_or_path": "/home/x"})
     (folder / "training_log.json").write_text(json.dumps({"history": HISTORY, "provenance": block}))
-    (folder / "evaluation.json").write_text(json.dumps(evaluation()))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(folder)))
     return folder
 
 
@@ -86,6 +93,7 @@ def encoder(tmp_path_factory):
     (folder / "training_log.json").write_text(json.dumps({"history": HISTORY, "provenance": block}))
     systems = {name: probed(value) for name, value in (("encoder", 0.8125), ("random", 0.5625))}
     block = provenance("probe-encoder", {"encoder": "/home/somebody/encoder", "draws": 3})
+    block["weights"] = weights_fingerprint(folder)
     report = {"split": "test", "systems": systems, "chance": {"macro_auc": 0.5}, "provenance": block}
     (folder / "probe.json").write_text(json.dumps(report))
     return folder
@@ -116,7 +124,8 @@ def recording(tmp_path, monkeypatch):
 
 
 def body_of(card: str) -> str:
-    return card.split("\n---\n", 1)[1]
+    """What people read: neither the header nor the mark at the end."""
+    return card.split("\n---\n", 1)[1].partition("<!-- Written by")[0]
 
 
 def fixed_numbers() -> set[str]:
@@ -159,6 +168,7 @@ def told(folder: Path) -> set[str]:
             numbers |= forms(value)
     for path in folder.rglob("*.parquet"):
         numbers.add(str(pq.read_metadata(path).num_rows))
+        numbers |= forms(hashlib.sha256(path.read_bytes()).hexdigest()[:16])
     return numbers
 
 
@@ -212,6 +222,37 @@ def test_the_examples_run(kind, folders, recording):
         assert names["features"].shape == (2, 16)
     if kind == "dataset":
         assert names["rows"]["records"].num_rows == 40
+
+
+@pytest.mark.parametrize("kind", cards.KINDS)
+def test_lines_are_short_and_name_no_place(kind, folders):
+    text = render_card(folders[kind], options=CardOptions("user/name", "apache-2.0"))
+    assert max(map(len, text.splitlines())) <= 300
+    prose = [line for line in body_of(text).splitlines() if not line.startswith(("|", "#", " ", "ids", "record"))]
+    assert len(prose) > 20 and sum(len(line) > 118 for line in prose) <= 2  # of the examples
+    assert str(folders[kind].parent) not in text and local_paths(text, rooted=True) == []
+    assert "\n\n\n" not in body_of(text)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["license"] == "apache-2.0" and {"ecg", "medical", "research"} <= set(head["tags"])
+
+
+def test_long_lines_are_divided_between_words():
+    words = "word " * 100
+    assert cards._wrapped("- " + words + "end").splitlines()[1].startswith("  word")
+    for whole in ("| " + words, "# " + words, "https://" + "x" * 200):
+        assert cards._wrapped(whole) == whole
+    assert max(map(len, cards._wrapped(words).splitlines())) <= 118
+
+
+def test_the_example_of_an_encoder_cleans_a_recording(folders, recording):
+    from ecgbyte_hf import EcgByteFeatureExtractor
+
+    folder = shutil.copytree(folders["encoder"], "repo")
+    EcgByteFeatureExtractor(profile="none", sampling_rate=250).save_pretrained(folder)
+    body = render_card(folder, options=CardOptions("user/name")).replace("user/name", str(Path("repo").resolve()))
+    names: dict = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", body, re.DOTALL)[0], "encoder", "exec"), names)
+    assert names["signals"].shape == (1, 12, 2500) and names["features"].shape == (1, 16)
 
 
 class TestMetadata:
@@ -280,7 +321,7 @@ class TestMetadata:
         folder = shutil.copytree(folders["language_model"], tmp_path / "copy")
         (folder / ".eval_results").mkdir()
         place = folder / ".eval_results" / "ecg-qa.yaml"
-        place.write_text(yaml.safe_dump(eval_results(evaluation(), dataset_id="user/ecg-qa")))
+        place.write_text(yaml.safe_dump(eval_results(evaluation(folder), dataset_id="user/ecg-qa")))
         assert "| user/ecg-qa | exact_match | 0.75 | split test, n=20" in render_card(folder)
         place.write_text("- value: 1")
         with pytest.raises(EcgDataError, match="ecg-qa.yaml: no results"):
@@ -332,7 +373,7 @@ class TestSources:
         (tmp_path / "encode.json").write_text(
             json.dumps({"provenance": {"data_hash": {"train": "a"}, "data_source": "mimic_iv_ecg"}})
         )
-        log = json.loads(write_training_log(tmp_path / "model", [], {}, data=tmp_path).read_text())
+        log = json.loads(write_training_log(tmp_path / "model", [], {}, origin=origin_of_rows(tmp_path)).read_text())
         assert log["provenance"]["data_source"] == "mimic_iv_ecg" and log["provenance"]["data_hash"] == {"train": "a"}
 
     def test_what_is_missing_is_said(self, folders, tmp_path):
@@ -410,6 +451,25 @@ class TestFile:
         assert path.read_text() == (tmp_path / "card.md").read_text()
         path.write_text("---\ntags:\n- generated_from_trainer\n---\n\n# Model Card\n")  # TRL's
         assert write_card(folder) == path
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+    def test_what_trl_and_peft_write_is_nobody_s(self, folders, tmp_path):
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+        from trl.trainer.utils import generate_model_card
+
+        path = tmp_path / "adapter" / "README.md"
+        model = AutoModelForCausalLM.from_pretrained(folders["language_model"])
+        adapter = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        adapter.save_pretrained(path.parent)
+        assert "[More Information Needed]" in path.read_text() and not cards.has_own_card(path)
+        given = {"base_model": "a", "model_name": "b", "hub_model_id": "c/b", "dataset_name": None, "tags": []}
+        card = generate_model_card(**given, wandb_url=None, trackio_url=None, comet_url=None, trainer_name="SFT")
+        card.save(path)
+        adapter.save_pretrained(path.parent)  # edits what is there
+        assert "generated_from_trainer" not in path.read_text() and not cards.has_own_card(path)
+        path.write_text("# Mine\n\n[More Information Needed]\n")
+        assert cards.has_own_card(path)
 
     def test_templates_are_part_of_the_package(self, tmp_path):
         root = cards.template_folder().parent

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from sft_options import sft_config
 
 from ecgbyte_hf.data import chat
 from ecgbyte_hf.data.chat import BudgetReport, EcgPrompter, RenderedPrompt, group_by_ecg
@@ -61,16 +62,9 @@ def answers_in(tokenizer, labels):
 def as_trl_sees_them(small_llm, rows, tmp_path, **settings):
     """The rows after the unmodified SFTTrainer has prepared them."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
-    config = SFTConfig(
-        output_dir=str(tmp_path),
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        **{"max_length": 384, **settings},
-    )
+    config = sft_config(tmp_path, **{"max_length": 384, **settings})
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(small_llm),
         args=config,

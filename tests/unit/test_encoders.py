@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_encoders import enable_checkpointing, make_inputs, make_pretraining_models
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 import ecgbyte_hf
 from ecgbyte_hf.models.auto import ENCODERS
@@ -77,6 +79,39 @@ def test_auto_classes_load_the_same_model(name, models, folders):
     assert output.last_hidden_state.shape[2] == config.hidden_size
     assert type(AutoModel.from_config(config)) is type(base)
     assert base(saved["inputs"][base.main_input_name], return_dict=False)[1].shape == output.pooler_output.shape
+
+
+class TestInputFiles:
+    """How its input is made goes with an encoder, as an ordinary `save_pretrained` or `push_to_hub` writes it."""
+
+    def test_of_signals(self, folders, tmp_path):
+        folder = shutil.copytree(folders["EcgResNet"], tmp_path / "first")
+        extractor = ecgbyte_hf.EcgByteFeatureExtractor(profile="none", sampling_rate=100)
+        extractor.save_pretrained(folder)
+        AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "second")
+        assert AutoFeatureExtractor.from_pretrained(tmp_path / "second").to_dict() == extractor.to_dict()
+        assert AutoModel.from_pretrained(folders["EcgResNet"]).input_files == {}
+
+    def test_of_pictures_with_their_code(self, folders, tmp_path):
+        folder = shutil.copytree(folders["EcgVit"], tmp_path / "first")
+        ecgbyte_hf.EcgImageProcessor("reference").save_pretrained(folder)
+        ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=250).save_pretrained(folder / "signal")
+        model, _ = AutoModelForPreTraining.from_pretrained(folder, output_loading_info=True)
+        second = tmp_path / "second"
+        model.save_pretrained(second)
+        assert AutoImageProcessor.from_pretrained(second).mode == "reference"
+        assert ecgbyte_hf.EcgByteFeatureExtractor.from_pretrained(second, subfolder="signal").sampling_rate == 250
+        first = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        assert {path.relative_to(second) for path in second.rglob("*") if path.is_file()} == first
+        assert Path("image_processing_ecg.py") in first
+
+    def test_newer_ones_stay(self, folders, tmp_path):
+        folder = shutil.copytree(folders["EcgResNet"], tmp_path / "first")
+        ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=100, profile="none").save_pretrained(folder)
+        model = AutoModel.from_pretrained(folder)
+        ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=250).save_pretrained(folder)
+        model.save_pretrained(folder)
+        assert AutoFeatureExtractor.from_pretrained(folder).sampling_rate == 250
 
 
 WITHOUT_THE_PACKAGE = """

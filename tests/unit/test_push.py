@@ -12,6 +12,8 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import httpx
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.ecg_parts import note_base
@@ -19,7 +21,7 @@ from ecgbyte_hf.data.hub_folder import is_repo_id, local_or_hub_folder, without_
 from ecgbyte_hf.hub.cards import render_card, write_card
 from ecgbyte_hf.hub.kinds import REPO_TYPES, kind_of
 from ecgbyte_hf.hub.private_data import local_paths, scrubbed_json, shortened, table_problems, without_columns
-from ecgbyte_hf.hub.push import PushOptions, _check_base, _complete_card, push_folder
+from ecgbyte_hf.hub.push import PushOptions, _check_base, _check_named_base, _complete_card, push_folder
 from ecgbyte_hf.hub.staging import stage_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
 
@@ -105,6 +107,24 @@ def encoder(tmp_path):
     (folder / "modeling_x.py").write_text("from .configuration_x import XConfig\n")
     (folder / "errors_x.py").write_text("class Error(ValueError): pass\n")
     return with_card(folder)
+
+
+class Hub:
+    """A Hub whose only model is what a folder holds."""
+
+    def __init__(self, folder: Path, name: str = "someone/llm") -> None:
+        self.folder, self.name = folder, name
+
+    def list_repo_files(self, name, revision):
+        return [path.name for path in self.folder.iterdir()]
+
+    def hf_hub_download(self, name, file, revision):
+        return str(self.folder / file)
+
+    def model_info(self, name):
+        if name != self.name:
+            request = httpx.Request("GET", "https://nowhere")
+            raise RepositoryNotFoundError("no such", response=httpx.Response(404, request=request))
 
 
 class TestNames:
@@ -428,16 +448,6 @@ class TestModels:
         assert push_folder(adapter, "someone/x", dry_run=True).kind == "language_model"
 
     def test_the_base_on_the_hub_must_be_the_extended_one(self, adapter, llm, tmp_path):
-        class Hub:
-            def __init__(self, folder):
-                self.folder = folder
-
-            def list_repo_files(self, name, revision):
-                return [path.name for path in self.folder.iterdir()]
-
-            def hf_hub_download(self, name, file, revision):
-                return str(self.folder / file)
-
         path = adapter / "adapter_config.json"
         path.write_text(json.dumps({"base_model_name_or_path": "someone/llm"}))
         stage = stage_folder(adapter, tmp_path / "stage", "language_model")
@@ -449,6 +459,50 @@ class TestModels:
         (llm / "config.json").unlink()
         with pytest.raises(EcgHubError, match=r"someone/llm holds no config.json"):
             _check_base(Hub(llm), stage, PushOptions())
+
+    def test_the_base_on_the_hub_of_one_with_an_encoder(self, two_stage, llm, tmp_path):
+        """It must be the model with the encoder: its language model alone has no place for an ECG."""
+        folder = shutil.copytree(
+            two_stage, tmp_path / "adapter", ignore=shutil.ignore_patterns("config.json", "model*")
+        )
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
+        stage = stage_folder(folder, tmp_path / "stage", "language_model", base="someone/llm", base_revision="abc")
+        _check_base(Hub(two_stage), stage, PushOptions(base="someone/llm"))
+        with pytest.raises(EcgHubError, match=r"someone/llm is not the base .* it has no encoder; push the extended"):
+            _check_base(Hub(llm), stage, PushOptions(base="someone/llm"))
+
+    def test_the_base_of_one_with_tokens_may_not_have_an_encoder(self, two_stage, adapter, tmp_path):
+        stage = stage_folder(adapter, tmp_path / "stage", "language_model", base="someone/llm")
+        with pytest.raises(EcgHubError, match="no such ECG tokens"):
+            _check_base(Hub(two_stage), stage, PushOptions(base="someone/llm"))
+
+    @pytest.mark.parametrize("with_encoder", [False, True])
+    @pytest.mark.parametrize("noted", ["extend.json", "--base-model"])
+    def test_what_a_card_says_it_began_as_is_on_the_hub(self, llm, two_stage, tmp_path, with_encoder, noted):
+        folder = shutil.copytree(two_stage, tmp_path / "copy") if with_encoder else llm
+        (folder / "README.md").unlink(missing_ok=True)
+        options = PushOptions(base_model="someone/llama" if noted == "--base-model" else None)
+        if noted == "extend.json":
+            note_base(folder, "someone/llama")
+        stage = stage_folder(folder, tmp_path / "stage", "language_model")
+        _complete_card(stage, folder, "someone/x", options)
+        assert "base_model: someone/llama\n" in (stage.folder / "README.md").read_text()
+        _check_named_base(Hub(folder, "someone/llama"), stage)
+        with pytest.raises(EcgHubError, match="README.md names a base model that is not found: someone/llama is"):
+            _check_named_base(Hub(folder, "someone/llame"), stage)
+
+    def test_extending_with_an_encoder_notes_its_base(self, two_stage, small_prepared, tmp_path):
+        from tiny_ecg_llm import save_encoder
+
+        from ecgbyte_hf.training.extend_ecg_llm import extend_ecg_llm
+
+        base = shutil.copytree(small_prepared.folder.with_name("tiny-llama"), tmp_path / "base")
+        note_base(base, "someone/llama", "abc")
+        folder = extend_ecg_llm(save_encoder(tmp_path / "encoder"), str(base), tmp_path / "llm").folder
+        noted = json.loads((folder / "extend.json").read_text())
+        assert noted == {"base_model": "someone/llama", "revision": "abc"}
+        assert not (two_stage / "extend.json").exists()
 
     def test_with_an_encoder(self, two_stage):
         made = push_folder(two_stage, "someone/x", dry_run=True)
@@ -472,10 +526,17 @@ class TestModels:
         assert "is a folder here: push that extended base first" in problems_of(folder)
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
         assert set(names) <= set(made.sizes) and not any(name.startswith("ecg_byte/") for name in made.sizes)
-        for name in names[2:]:  # as `trl sft` leaves one
+        code = {path.name for path in folder.glob("*.py")}
+        for name in (*names[2:], *code):  # as `trl sft` leaves one
             (folder / name).unlink()
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
-        assert set(names) <= set(made.sizes)
+        assert {*names, *code} <= set(made.sizes) and "processing_ecg_llm.py" in code
+        assert f"{len(code)} files of code were taken from the base model's folder" in made.notes
+        # The same of a base on the Hub, which is not seen from here.
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/base"}))
+        assert "--ecg" in problems_of(folder)
+        made = push_folder(folder, "someone/x", PushOptions(ecg=two_stage), dry_run=True)
+        assert {*names, *code} <= set(made.sizes)
 
     def test_ecg_parts_of_the_base(self, adapter, llm, tmp_path):
         shutil.rmtree(adapter / "ecg_byte")
@@ -685,6 +746,15 @@ class TestCommand:
         assert cli.main(["push", str(rows), "a/b", "--merge", "--base", "c/d"]) == 2
         assert cli.main(["push", str(rows.parent / "nowhere"), "a/b"]) == 1
         assert "nowhere is not there" in capsys.readouterr().err
+
+    def test_what_was_measured_of_an_adapter_is_not_of_its_merged_model(self, adapter, llm, monkeypatch, capsys):
+        from ecgbyte_hf import cli_push
+
+        monkeypatch.setattr(cli_push, "_merged", lambda folder, place: llm)
+        given = ["push", str(adapter), "someone/x", "--merge", "--dry-run"]
+        assert cli.main(given) == 0 and "card_reports" not in capsys.readouterr().out
+        (adapter / "card_reports").mkdir()
+        assert cli.main(given) == 0 and "left out: card_reports/ (of the adapter" in capsys.readouterr().out
 
     def test_kinds_are_those_of_the_code(self):
         from ecgbyte_hf.cli_push import KINDS

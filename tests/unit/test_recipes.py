@@ -489,9 +489,11 @@ def test_a_tokenizer_to_share(tmp_path):
         subprocess.run(script, env={**os.environ, **variables, "PUSH": wish}, cwd=tmp_path, check=True, timeout=60)
     given = [line.split("\0")[:-1] for line in (tmp_path / "given").read_text().splitlines()]
     options = [cli.build_parser()[0].parse_args(words) for words in given]
-    assert [one.command for one in options] == ["prepare", "train-tokenizer", "push"] * 2
-    assert options[1].output == options[2].folder and options[2].license == "cc-by-4.0"
-    assert [options[2].dry_run, options[5].dry_run] == [True, False]
+    assert [one.command for one in options] == ["prepare", "train-tokenizer", "card", "push"] * 2
+    _, trained, card, push = options[:4]
+    assert trained.output == card.folder == push.folder and card.license == push.license == "cc-by-4.0"
+    assert card.sources == [f"{options[0].output}/report.json"] and card.repo_id == push.repo_id
+    assert [options[3].dry_run, options[7].dry_run] == [True, False]
 
 
 def test_sets_that_divide_the_same_patients_otherwise_are_no_pair(tmp_path):

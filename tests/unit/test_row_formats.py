@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from chat_models import FAMILIES, save_chat_model
+from sft_options import sft_config
 
 from ecgbyte_hf.data.chat import EcgPrompter
 from ecgbyte_hf.data.ecg_chat import conversation_questions, conversation_row
@@ -92,16 +93,9 @@ def asked(small_prepared, talk):
 def trained_on(folder, rows, tmp_path, **settings):
     """`input_ids` and `labels` of rows as TRL's collator gives them to the model, without padding."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
-    config = SFTConfig(
-        output_dir=str(tmp_path),
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        **{"max_length": 640, **settings},
-    )
+    config = sft_config(tmp_path, **{"max_length": 640, **settings})
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(folder),
         args=config,

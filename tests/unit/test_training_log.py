@@ -5,8 +5,11 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
 
+from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.training.row_origin import origin_of_rows
 from ecgbyte_hf.training.training_log import count_parameters, losses, plot_loss, write_training_log
 
 HISTORY = [
@@ -45,7 +48,7 @@ def test_nothing_logged():
 def test_files(tmp_path):
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "encode.json").write_text('{"provenance": {"data_hash": {"train": "abc"}}}')
-    path = write_training_log(tmp_path, HISTORY, {"learning_rate": 1e-3}, data=tmp_path / "rows")
+    path = write_training_log(tmp_path, HISTORY, {"learning_rate": 1e-3}, origin=origin_of_rows(tmp_path / "rows"))
     content = json.loads(path.read_text())
     assert path.name == "training_log.json" and content["history"] == HISTORY
     assert content["provenance"]["arguments"] == {"learning_rate": 1e-3}
@@ -53,9 +56,26 @@ def test_files(tmp_path):
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
+class TestOriginOfRows:
+    """That of rows on the Hub is in tests/integration/test_hub.py."""
+
+    def test_of_a_folder(self, tmp_path):
+        assert origin_of_rows(tmp_path) == {"data_hash": None, "data_source": None, "rows_hash": None}
+        rows = Dataset.from_dict({"prompt": ["a", "b"]})
+        found = origin_of_rows(tmp_path, {"train": rows, "streamed": rows.to_iterable_dataset()})
+        assert found["rows_hash"] == {"train": rows_hash([{"prompt": "a"}, {"prompt": "b"}])}
+        block = {"data_hash": {"train": "abc"}, "data_source": "ptb_xl"}
+        (tmp_path / "encode.json").write_text(json.dumps({"provenance": block}))
+        assert origin_of_rows(tmp_path, {"train": rows}) == block
+
+    def test_of_nothing_that_is_known(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert origin_of_rows("rows/that/are/nowhere") == origin_of_rows("user/rows") == {}
+
+
 def test_without_matplotlib(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    write_training_log(tmp_path, HISTORY, {}, data="user/rows-on-the-hub")
+    write_training_log(tmp_path, HISTORY, {})
     assert (tmp_path / "training_log.json").is_file() and not (tmp_path / "loss.png").exists()
     assert "pip install 'ecgbyte-hf[plot]'" in caplog.text
 

@@ -1,0 +1,99 @@
+"""Whether reports are about the very model, encoder or tokenizer that a card is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ecgbyte_hf.data.ecg_parts import EcgParts
+from ecgbyte_hf.data.fingerprints import (
+    ecg_fingerprint,
+    ecg_tokenizer_fingerprint,
+    model_fingerprints,
+    weights_fingerprint,
+)
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources
+from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
+from ecgbyte_hf.provenance import read_object
+
+_WORDS = {
+    "weights": "weights",
+    "base_weights": "base model's weights",
+    "tokenizer": "tokenizer of texts",
+    "ecg": "ECG tokenizer and cleaning",
+    "prompt": "prompt",
+}
+
+
+def check_subjects(kind: str, found: CardSources) -> None:
+    """Refuse reports about something else than the folder, whose figures would stand on its card.
+
+    Args:
+        kind: What the folder holds.
+        found: Its reports.
+
+    Raises:
+        EcgDataError: a report is about another model, or does not say about which one.
+    """
+    checks = {"language_model": _check_language_model, "encoder": _check_encoder, "tokenizer": _check_tokenizer}
+    if kind in checks:
+        checks[kind](found)
+
+
+def _check_language_model(found: CardSources) -> None:
+    encoding, evaluation = found.last("encode"), found.last("evaluate")
+    if encoding is not None and (noted := encoding["provenance"].get("ecg")):
+        _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, "model")
+    if evaluation is None:
+        return
+    asked = evaluation["provenance"].get("model")
+    if not asked:
+        raise EcgDataError(
+            "the report of `evaluate` does not say which model it is about (its answers are of an older version, of "
+            "another program, or without the report that `generate` writes beside them), so a card cannot quote it; "
+            "run `ecgbyte generate` and `ecgbyte evaluate` anew"
+        )
+    _compare("evaluate", asked["fingerprints"], _here(found.folder), "model")
+
+
+def _here(folder: Path) -> dict[str, str]:
+    """What the folder has of a model; the base of an adapter only where that is a folder here."""
+    base = (read_object(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
+    return model_fingerprints(folder, base=base if isinstance(base, str) and Path(base).is_dir() else None)
+
+
+def _check_encoder(found: CardSources) -> None:
+    report = found.last("probe-encoder")
+    if report is not None:
+        noted = {"weights": str(report["provenance"].get("weights"))}
+        _compare("probe-encoder", noted, {"weights": weights_fingerprint(found.folder)}, "encoder")
+
+
+def _check_tokenizer(found: CardSources) -> None:
+    report = found.last("train-tokenizer")
+    if report is None:
+        return
+    noted = report["provenance"].get("ecg")
+    if noted is not None:
+        _compare("train-tokenizer", {"ecg": noted}, {"ecg": ecg_tokenizer_fingerprint(found.folder)}, "tokenizer")
+        return
+    tokenizer = found.tokenizer() or {}  # of an older version, or one that does not load
+    if tokenizer and (
+        report["merges"] != len(tokenizer["merges"]) or report["calibration"]["low"] != tokenizer["calibration"].low
+    ):
+        raise _refusal("train-tokenizer", ["merges or calibration"], "tokenizer")
+
+
+def _compare(command: str, noted: Mapping[str, str], here: Mapping[str, str | None], kind: str) -> None:
+    """Refuse where a part that both have is another one."""
+    differing = [name for name, value in noted.items() if here.get(name) not in (None, value)]
+    if differing:
+        raise _refusal(command, [_WORDS.get(name, name) for name in differing], kind)
+
+
+def _refusal(command: str, differing: list[str], kind: str) -> EcgDataError:
+    return EcgDataError(
+        f"the report of `{command}` is about another {kind} (other {', '.join(differing)}), so a card cannot quote "
+        f"it; name the report of this one with --from, or remove it from the folder ({REPORTS_FOLDER}/ keeps what "
+        "--from named)"
+    )

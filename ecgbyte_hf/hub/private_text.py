@@ -1,0 +1,282 @@
+"""Paths of a machine, tokens of the Hub and patients in texts, and in the bytes of files inside of tables.
+
+Columns are looked through by Arrow's RE2, which is linear in the text; only what it stops at is looked at closer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgbyte_hf.hub.identifying_names import identifies_in_json, is_identifying_entry
+from ecgbyte_hf.hub.private_bytes import names_a_person
+
+PATHS = "holds paths of files on a machine"
+SUBJECTS = "holds paths with MIMIC's patient numbers"
+TOKENS = "holds a token of the Hub"
+
+# Below a folder that a system has: looked for where much else has slashes.
+_ROOTS = (
+    "(?:home|Users|root|mnt|media|scratch|tmp|Volumes|data|var|srv|opt|work|workspace|export|gpfs|lustre|nfs|kaggle"
+    "|dbfs)"
+)
+# A part of a path, and one of up to four words, as a user's folder `First Last`.
+_PART = r"[^\s/\\:\"'<>|]+"
+_WORDS = rf"{_PART}(?: [^\s/\\:\"'<>|-][^\s/\\:\"'<>|]*){{0,3}}"
+# Up to the part whose end is seen; parts inside may have spaces.
+_WINDOWS = (
+    r"\b[A-Za-z]:(?!\\[nrt](?![\w. -]*\\))(?:\\+|/)(?=[^\s/\\\"'])"  # `Q:\nIs it` is a new line
+    r"(?:[^\\/:*?\"<>|\n]+[\\/]+)*[^\s\\/:*?\"'<>|]*"
+)
+_UNC = r"(?<!\\)\\{2,8}[\w.-]+(?:\\{1,8}[^\\/:*?\"<>|\n]+(?=\\))*\\{1,8}[^\s\\\"']+"
+_OF_A_USER = rf"(?:file://)?/(?:home|Users)/{_WORDS}/(?:[\w.@+-]+/)*[\w.@+-]+"
+# An absolute path with at least two parts; not the rest of a URL, of a fraction or of another path.
+_LOCAL_PATH = rf"(?<![\w:/.<>])(?:{_OF_A_USER}|(?:file://|~)?/(?:[\w.@+-]+/)+[\w.@+-]+)/?|{_WINDOWS}|{_UNC}"
+_ROOTED_PATH = rf"(?<![\w:/.<>])(?:{_OF_A_USER}|(?:file://)?/{_ROOTS}/[\w.@+-]+(?:/[\w.@+-]+)+)|{_WINDOWS}|{_UNC}"
+# A text that is a path up to its end, with its spaces.
+_WHOLE_PATH = (
+    rf"(?:file://)?/{_ROOTS}/[^/\n:]+(?:/[^/\n:]+)+|~?/[\w.@+-]+(?:/[^/\n:]+)+\.\w+"
+    r"|[A-Za-z]:[\\/][^\n:/\\][^\n:]*|\\\\[^\\/:\n]+\\[^\n:]+"
+)
+# MIMIC-IV's folders: `p` and the patient's number of eight digits, `s` and the study's.
+_SUBJECT_PATH = r"(?<!\w)(?:files/)?(?:p\d{4}/)?p\d{8}(?!\w)(?:/s\d+(?:/\d+)?)?"
+_TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
+_ANY_PATH, _ANY_ROOTED, _ANY_SUBJECT, _ANY_TOKEN = (
+    re.compile(pattern) for pattern in (_LOCAL_PATH, _ROOTED_PATH, _SUBJECT_PATH, _TOKEN)
+)
+LEFT_OUT = "(left out)"
+
+# ---- for Arrow, which knows neither what stands before a match nor what follows it
+_BEFORE = r"(?:^|[^\w:/.<>])"
+_ENDINGS = (
+    "(?:dat|hea|mat|edf|xml|dcm|scp|csv|tsv|txt|json|jsonl|parquet|npy|npz|h5|hdf5|pkl|zip|gz|pdf|png|jpe?g|log|py|sh|"
+    "ipynb|yaml|yml|bin|pt|pth|safetensors)"
+)
+_BACKSLASHED = r"[^\\/:*?\"<>|\n]+"
+_IN_TEXTS = (
+    (r"\bp\d{8}(/|$)", SUBJECTS),
+    (r"^\s*(file://|~)?/([^/\s]+/)+[^/\s]+\s*$", PATHS),
+    (rf"^\s*(?:{_WHOLE_PATH})\s*$", PATHS),
+    (rf"{_BEFORE}(?:file://)?/{_ROOTS}/{_WORDS}/[^\s/]", PATHS),
+    (rf"{_BEFORE}(?:file://|~)?/(?:{_WORDS}/)+[\w@+ -]+\.{_ENDINGS}\b", PATHS),
+    (rf"{_BEFORE}(?:~[\w.-]*|file://[\w.-]*)/[\w.@+-]+/[^\s/]", PATHS),
+    # `Q:\nIs it` is a new line that was written out, `C:\new\x.dat` is none.
+    (rf"\b[A-Za-z]:\\{{1,4}}(?:[^\\/:*?\"<>|\snrt]|[nrt]{_BACKSLASHED}\\{{1,4}}\w)", PATHS),
+    (r"\b[A-Za-z]:/[\w.@+-]+(?: [\w.@+-]+){0,3}/[^\s/]", PATHS),
+    (rf"(?:^|[\s\"'=(\[,;])\\{{2,8}}[\w.-]{{2,}}\\{{1,4}}{_BACKSLASHED}", PATHS),
+    (_TOKEN, TOKENS),
+)
+# Bytes of compressed data look like anything, so more has to fit: a letter, a colon and a backslash are none too rare.
+_IN_BYTES = (
+    (r"p\d{4}/p\d{8}\b", SUBJECTS),
+    (rf"/{_ROOTS}/[\w.@+-]{{2,}}(?: [\w.@+-]+){{0,3}}/[\w.@+-]{{3,}}", PATHS),
+    (r"\b[A-Za-z]:[\\/][\w.@+ -]{3,}[\\/][\w.@+ -]{3,}", PATHS),
+    (r"\\\\[\w.-]{3,}\\[\w.@+$ -]{3,}\\[\w.@+ -]{3,}", PATHS),
+    (_TOKEN, TOKENS),
+)
+_SAID_OF = (
+    r"(?i)\b(?:(?:patient|subject|pat|case|medical[ _-]?record)[ _-]?(?:id|no|nr|num|number|name|identifier|code)"
+    r"|mrn|ssn|hadm[ _-]?id|stay[ _-]?id|dob|date[ _-]of[ _-]birth|birth[ _-]?dat(?:e|um)|geburtsdatum|social security"
+    r"(?: number)?)\b[\"']?\s*[:=#]\s*[\"']?"
+)
+# What is written in the place of a name or a number is none.
+_NOBODY = r"(?:unknown|none|null|nan|n/?a|anon\w*|removed|redacted|x+)\b"
+_SAID = re.compile(rf"{_SAID_OF}(?!{_NOBODY})([A-Za-z0-9][^\s,;\"'<]*)")
+_KEY_AND_VALUE = re.compile(r"[\"']([A-Za-z][\w .-]{0,40}?)\\{0,8}[\"']\s*:\s*([^,}\]\s][^,}\]\n]{0,60})")
+_ELEMENT = re.compile(r"<(?:\w+:)?([A-Za-z][\w.-]{1,40})(?:\s[^<>]{0,200})?>\s*([^<>\s][^<>]{0,60})<")
+_MAY_SAY = (
+    rf"{_SAID_OF}[A-Za-z0-9]",
+    r"[\"'][A-Za-z][\w .-]{0,40}\\*[\"']\s*:\s*[^,}\]\s]",
+    r"<(?:\w+:)?[A-Za-z][\w.-]{1,40}(?:\s[^<>]{0,200})?>\s*[^<>\s]",
+)
+_NOTHING = re.compile(r"(?i)\\*[\"']?(?:null|none|nan|false|true|0(?:\.0)?|unknown|anonym\w*|)\\*[\"']?\s*")
+# Who speaks in a conversation.
+_ROLES = frozenset({"doctor", "physician", "person", "persons"})
+# So long is what says it where bytes are no text: three letters and a colon are in any file of some size.
+_LONG_ENOUGH = 8
+# What stands for bytes that are no letter.
+_NOT_TEXT = "\ufffd"
+# JSON in JSON in JSON, as logs of conversations have it.
+_DEEPEST = 4
+
+
+def has_token(text: str) -> bool:
+    """Whether a text holds a token of the Hub."""
+    return _ANY_TOKEN.search(text) is not None
+
+
+def local_paths(text: str, *, rooted: bool = False) -> list[str]:
+    """Absolute paths of some machine in a text; with `rooted` only those below folders that systems have.
+
+    Example:
+        >>> local_paths("trained on /home/ann/ptb-xl, see https://example.org/a/b, 500/100 Hz")
+        ['/home/ann/ptb-xl']
+    """
+    return (_ANY_ROOTED if rooted else _ANY_PATH).findall(text)
+
+
+def shortened(text: str) -> str:
+    r"""A text whose absolute paths and MIMIC-IV's patient folders are cut to their last part.
+
+    Example:
+        >>> shortened("--data /Users/Ann Smith/runs/prepared --output rows")
+        '--data prepared --output rows'
+        >>> shortened("files/p1000/p10000032/s40689238/40689238")
+        '40689238'
+        >>> shortened("files/p1000/p10000032")
+        '(left out)'
+    """
+    if re.fullmatch(_WHOLE_PATH, text):
+        return _last_part(text)
+    text = _ANY_PATH.sub(lambda found: _last_part(found[0]), text)
+    return _ANY_SUBJECT.sub(lambda found: _study(found[0]), text)
+
+
+def _study(path: str) -> str:
+    _, slash, study = path.rpartition("/s")
+    return study.rpartition("/")[2] if slash else LEFT_OUT
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
+
+
+def has_content(kind: pa.DataType) -> bool:
+    """Whether a column holds texts or bytes, in whatever lists and structures they are."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return has_content(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return has_content(kind.value_type)
+    return _is_text(kind) or _is_bytes(kind) or any(has_content(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def column_problem(column: pa.ChunkedArray | pa.Array) -> str | None:
+    """What a column holds that must not go out, as the end of a sentence; `None` if nothing was found.
+
+    Texts and bytes are looked through, in lists, structures, maps and dictionaries too, and JSON and XML in them. What
+    is packed (zip, gzip) is not unpacked.
+    """
+    for values in _values(column):
+        is_text = _is_text(values.type)
+        for pattern, what in _IN_TEXTS if is_text else _IN_BYTES:
+            if pc.any(pc.match_substring_regex(values, pattern)).as_py():
+                return what
+        found = _found_in_json(values) or _found_said(values) or (None if is_text else names_a_person(values))
+        if found:
+            return found
+    return None
+
+
+def _found_in_json(values: pa.Array) -> str | None:
+    """What texts that are JSON hold: written out, backslashes and letters in them hide paths."""
+    for text in _those(values, r"^\s*[{\[]\s*[\[{\"]"):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            continue  # looked through as text
+        if what := _in_json(content):
+            return what
+    return None
+
+
+def _in_json(content: Any) -> str | None:
+    waiting: list[tuple[Any, int]] = [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                if str(key).lower() not in _ROLES and is_identifying_entry(str(key), entry):
+                    return f"holds JSON with {str(key)!r}, which identifies patients"
+            waiting += [(one, depth) for pair in value.items() for one in pair]
+        elif isinstance(value, list):
+            waiting += [(one, depth) for one in value]
+        elif isinstance(value, str):
+            for pattern, what in _COMPILED_IN_TEXTS:
+                if pattern.search(value):
+                    return what
+            if depth < _DEEPEST and value.lstrip()[:1] in ("{", "["):
+                try:
+                    waiting.append((json.loads(value), depth + 1))
+                except (ValueError, RecursionError):
+                    continue
+    return None
+
+
+def _found_said(values: pa.Array) -> str | None:
+    """What a text says of a patient: `Patient ID: 17`, `{'mrn': 17}`, `<PatientLastName>Smith<`."""
+    said, keyed, elements = _MAY_SAY
+    for text in _those(values, said, also_binary=True):
+        for found in _SAID.finditer(text):
+            label = found[0][: -len(found[1])]
+            if len(label) >= _LONG_ENOUGH or _NOT_TEXT not in text:
+                return f"says who a patient is ({' '.join(label.split())} ...)"
+    for pattern, closer, what in ((keyed, _KEY_AND_VALUE, "JSON"), (elements, _ELEMENT, "XML")):
+        for text in _those(values, pattern):
+            for key, value in closer.findall(text):
+                if key.lower() not in _ROLES and identifies_in_json(key) and not _says_nothing(key, value):
+                    return f"holds {what} with {key!r}, which identifies patients"
+    return None
+
+
+def _says_nothing(key: str, value: str) -> bool:
+    """Nothing, or a number under `patients`, which counts them."""
+    is_count = key.lower().endswith("s") and re.fullmatch(r"\s*\d+(\.0)?\s*", value) is not None
+    return is_count or _NOTHING.fullmatch(value) is not None
+
+
+def _those(values: pa.Array, pattern: str, *, also_binary: bool = False) -> Iterator[str]:
+    """The values that a pattern is found in, each once, as texts; bytes that are none only where they are wanted."""
+    for value in pc.unique(pc.filter(values, pc.match_substring_regex(values, pattern))):
+        plain = value.as_py()
+        if isinstance(plain, bytes):
+            plain = plain.decode("utf-8", "replace")
+            if not also_binary and _NOT_TEXT in plain:
+                continue
+        if plain is not None:
+            yield plain
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    is_plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return is_plain or pa.types.is_fixed_size_binary(kind)
+
+
+def _values(array: pa.ChunkedArray | pa.Array) -> Iterator[pa.Array]:
+    """The texts and bytes in an array, in whatever lists and structures they are."""
+    kind = array.type
+    if isinstance(array, pa.ChunkedArray):
+        for chunk in array.chunks:
+            yield from _values(chunk)
+    elif isinstance(kind, pa.BaseExtensionType):
+        yield from _values(array.storage)
+    elif pa.types.is_dictionary(kind):
+        yield from _values(array.dictionary)
+    elif pa.types.is_run_end_encoded(kind):
+        yield from _values(array.values)
+    elif pa.types.is_string_view(kind):
+        yield array.cast(pa.large_string())
+    elif pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        yield array.cast(pa.large_binary())
+    elif _is_text(kind) or _is_bytes(kind):
+        yield array
+    elif pa.types.is_map(kind):
+        yield from _values(array.keys)
+        yield from _values(array.items)
+    elif pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            yield from _values(array.field(index))
+    elif hasattr(array, "flatten"):  # every kind of list
+        yield from _values(array.flatten())
+
+
+_COMPILED_IN_TEXTS = tuple((re.compile(pattern), what) for pattern, what in _IN_TEXTS)
