@@ -7,6 +7,7 @@
 # what `ecgbyte prepare` wrote, with a validation split. The result is $OUTPUT/systems.json, with its table (.md) and figure
 # (.png). README.md beside this file tells what is equal and what is not.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/going_on.sh"
 
 OUTPUT="${OUTPUT:-systems}"
 DATA="${DATA:-synthetic}"
@@ -43,7 +44,7 @@ read -ra rates <<<"$LEARNING_RATES"
 read -ra leads <<<"$LEADS"
 read -ra tiny_size <<<"$TINY_SIZE"
 
-# What no folder is named after must stay as it was, else results of two settings would be mixed.
+# What no folder is named after, and must stay as it was.
 settings="DATA=$DATA RECORDS=$RECORDS LEADS=$LEADS SAMPLING_RATE=$SAMPLING_RATE SECONDS_OF_ECG=$SECONDS_OF_ECG \
 NUM_MERGES=$NUM_MERGES BASE_MODEL=$BASE_MODEL TINY_SIZE=$TINY_SIZE MAX_LENGTH=$MAX_LENGTH ROW_FORMAT=$ROW_FORMAT \
 QUESTIONS_PER_ROW=$QUESTIONS_PER_ROW STEPS=$STEPS BATCH=$BATCH FIRST_SEED=${seeds[0]} LEARNING_RATES=$LEARNING_RATES \
@@ -51,15 +52,7 @@ PRETRAIN_STEPS=$PRETRAIN_STEPS PRETRAIN_BATCH=$PRETRAIN_BATCH PRETRAIN_LEARNING_
 PRETRAIN_ARGUMENTS=${pretrain_arguments[*]} WINDOW=${window[*]} EXTEND_ARGUMENTS=${extend_arguments[*]} \
 ENCODER_ARGUMENTS=${encoder_arguments[*]} SFT_ARGUMENTS=${sft_arguments[*]} \
 GENERATE_ARGUMENTS=${generate_arguments[*]}"
-mkdir -p "$OUTPUT"
-if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
-  echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
-  exit 2
-fi
-echo "$settings" >"$OUTPUT/settings.txt"
-
-# Each stage writes this file last.
-done_before() { [[ -f "$1" ]] && echo "$1 is there: nothing to do"; }
+keep_settings "$OUTPUT" "$settings"
 
 if [[ "$DATA" == synthetic ]]; then
   data="$OUTPUT/data"

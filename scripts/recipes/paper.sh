@@ -5,6 +5,7 @@
 #   DATA_SET=synthetic WINDOW_SECONDS=10 BASE_MODEL=Qwen/Qwen3-0.6B-Base bash scripts/recipes/paper.sh
 # The result is $OUTPUT/EXPERIMENT/seed-N/report.json (and .md), with the controls beside it.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/going_on.sh"
 
 OUTPUT="${OUTPUT:-runs}"                           # everything is written here
 DATA_SET="${DATA_SET:-ecg_qa_ptbxl}"               # ecg_qa_ptbxl, ecg_qa_mimic, ecg_chat, ptb_xl, mimic_iv_ecg, synthetic
@@ -36,15 +37,7 @@ experiment="$OUTPUT/$DATA_SET-${WINDOW_SECONDS}s-$NUM_MERGES-$MAX_LENGTH-$(basen
 settings="FRACTION=$FRACTION MAX_RECORDS=$MAX_RECORDS RECIPE=$(basename "$RECIPE") \
 PREPARE_ARGUMENTS=${PREPARE_ARGUMENTS:-} EXTEND_ARGUMENTS=${EXTEND_ARGUMENTS:-} SFT_ARGUMENTS=${SFT_ARGUMENTS:-} \
 GENERATE_ARGUMENTS=${GENERATE_ARGUMENTS:-}"
-mkdir -p "$OUTPUT"
-if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
-  echo "$OUTPUT holds runs with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
-  exit 2
-fi
-echo "$settings" >"$OUTPUT/settings.txt"
-
-# Each stage writes this file last.
-done_before() { [[ -f "$1" ]] && echo "$1 is there: nothing to do"; }
+keep_settings "$OUTPUT" "$settings"
 
 prepare() {
   local source

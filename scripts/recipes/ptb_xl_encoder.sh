@@ -6,6 +6,7 @@
 # The results are $OUTPUT/probe.json and $OUTPUT/report.json (and .md). ptb_xl_labels.sh beside this file has the tokens'
 # side of it, a ResNet and bigrams trained on the labels.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/going_on.sh"
 
 PTB_XL_DIR="${PTB_XL_DIR:?the folder with ptbxl_database.csv or labels.csv, and records100/}"
 OUTPUT="${OUTPUT:-ptb-xl-encoder}"
@@ -23,17 +24,10 @@ read -ra train_folds <<<"$TRAIN_FOLDS"
 read -ra leads <<<"$LEADS"
 read -ra size <<<"$SIZE"
 
-# What no folder is named after must stay as it was, else results of two settings would be mixed.
+# What no folder is named after, and must stay as it was.
 settings="TRAIN_FOLDS=$TRAIN_FOLDS VALIDATION_FOLD=$VALIDATION_FOLD TEST_FOLD=$TEST_FOLD LEADS=$LEADS \
 SAMPLING_RATE=$SAMPLING_RATE EPOCHS=$EPOCHS PROJECTOR=$PROJECTOR SIZE=$SIZE STEPS=$STEPS BATCH=$BATCH"
-mkdir -p "$OUTPUT"
-if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
-  echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
-  exit 2
-fi
-echo "$settings" >"$OUTPUT/settings.txt"
-
-done_before() { [[ -f "$1" ]] && echo "$1 is there: nothing to do"; }
+keep_settings "$OUTPUT" "$settings"
 
 # prepare FOLDER LABEL_SET...
 prepare() {

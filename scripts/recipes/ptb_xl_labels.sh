@@ -6,6 +6,7 @@
 # To choose something, test on fold 8 (TRAIN_FOLDS="1 2 3 4 5 6 7" TEST_FOLD=8 OUTPUT=choose); report on another fold once.
 # The result is $OUTPUT/report.json (and .md); with ROBUSTNESS=yes also one report for each way recordings get worse.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/going_on.sh"
 
 PTB_XL_DIR="${PTB_XL_DIR:?the folder with ptbxl_database.csv or labels.csv, and records100/}"
 OUTPUT="${OUTPUT:-ptb-xl-labels}"
@@ -32,19 +33,12 @@ read -ra size <<<"$SIZE"
 read -ra percentiles <<<"$PERCENTILES"
 read -ra augment <<<"${AUGMENT:+--augment $AUGMENT}"
 
-# What no folder is named after must stay as it was, else results of two settings would be mixed.
+# What no folder is named after, and must stay as it was.
 settings="TRAIN_FOLDS=$TRAIN_FOLDS TEST_FOLD=$TEST_FOLD LABEL_SETS=$LABEL_SETS LEADS=$LEADS SAMPLING_RATE=$SAMPLING_RATE \
 WINDOW_SECONDS=$WINDOW_SECONDS WINDOW_STRIDE=$WINDOW_STRIDE MAX_LENGTH=$MAX_LENGTH NUM_MERGES=$NUM_MERGES \
 PERCENTILES=$PERCENTILES AUGMENT=$AUGMENT SIZE=$SIZE \
 PRETRAIN_STEPS=$PRETRAIN_STEPS STEPS=$STEPS RESNET_EPOCHS=$RESNET_EPOCHS"
-mkdir -p "$OUTPUT"
-if [[ -f "$OUTPUT/settings.txt" && "$(<"$OUTPUT/settings.txt")" != "$settings" ]]; then
-  echo "$OUTPUT holds a run with other settings ($OUTPUT/settings.txt); choose another OUTPUT" >&2
-  exit 2
-fi
-echo "$settings" >"$OUTPUT/settings.txt"
-
-done_before() { [[ -f "$1" ]] && echo "$1 is there: nothing to do"; }
+keep_settings "$OUTPUT" "$settings"
 
 # prepare FOLDER NEGATIVES LABEL_SET...: NEGATIVES of "all" asks about every label in training too.
 prepare() {
