@@ -22,6 +22,7 @@ from ecgbyte_hf.interpretation.attribution import Attribution
 from ecgbyte_hf.interpretation.attribution_figure import colour_label, colour_limit, colour_values, summary_line
 from ecgbyte_hf.interpretation.figures import clinical_order
 from ecgbyte_hf.interpretation.reading import Reading
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours
 from ecgbyte_hf.provenance import versions, write_text
 
 # ECG paper.
@@ -172,6 +173,7 @@ class _Paper:
             "row_height": self._row,
             "spans": spans,
             "ids": reading.ecg_ids.tolist(),
+            "colours": neighbour_colours(reading.ecg_ids),
             "words": [{"text": word.text, "kind": word.kind} for word in reading.words],
             "methods": {one.method: _method(reading, one) for one in attributions},
         }

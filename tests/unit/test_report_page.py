@@ -16,6 +16,7 @@ from ecgbyte_hf.data.local_findings import local_st_shift
 from ecgbyte_hf.interpretation.attribution import Attribution
 from ecgbyte_hf.interpretation.reading import Reading, Word
 from ecgbyte_hf.interpretation.report_page import report_page, save_report
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours
 
 LEADS = ("V1", "II")
 HOSTILE = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
@@ -134,6 +135,7 @@ def test_every_sample_has_its_token(page, reading, attributions):
         assert (owners[LEADS.index(data["leads"][row]), start:stop] == -1).all()
         owners[LEADS.index(data["leads"][row]), start:stop] = token
     assert np.array_equal(owners, reading.token_of_sample)
+    assert data["colours"] == neighbour_colours(reading.ecg_ids)  # as in the figures
     attention = data["methods"]["attention"]
     lengths = np.diff(reading.offsets, axis=1)[:, 0] / 100.0
     assert attention["density"] == pytest.approx(100 * attributions[0].values[reading.ecg] / lengths, rel=1e-3)
@@ -171,6 +173,10 @@ def test_in_a_browser(tmp_path, reading, attributions):
             assert "nats" in tab.inner_text("#unit")
             tab.select_option("#method", "nothing")
             assert set(tab.evaluate(fills)) == {"none"}
+            tab.select_option("#method", "tokens")
+            tokens = tab.evaluate(fills.replace("rect.getAttribute('fill')", "Number(rect.dataset.token)"))
+            colours = neighbour_colours(reading.ecg_ids)
+            assert tab.evaluate(fills) == [f"{colours[token]}80" for token in tokens]
             tab.select_option("#method", "attention")
             box = "document.getElementById('ecg').getAttribute('viewBox').split(' ').map(Number)"
             whole = tab.evaluate(box)
