@@ -51,11 +51,17 @@ class TestFigures:
         data = ("--data", small_prepared.folder, "--window-seconds", 5, "--merges", 0, 60)
         assert run("usage", "--tokenizer", small_ecg_byte, *data, "--output", tmp_path / "u.png") == 0
         one = json.loads((tmp_path / "u.json").read_text())["data_sets"]["prepared"]
-        assert (one["records"], [point["merges"] for point in one["by_merges"]]) == (80, [0, 60])
+        assert (one["records"], [point["merges"] for point in one["by_merges"]]) == (8, [0, 60])
+        assert one["splits"]["train"] == {"ecgs": 72, "seen_by_tokenizer": "yes"}
         out = capsys.readouterr().out
-        assert f"prepared: 80 ECGs, {one['tokens'] / 80:.0f} tokens per ECG, {one['compression']:.2f} samples" in out
+        numbers = f"8 ECGs, {one['tokens'] / 8:.0f} tokens per ECG, {one['compression']:.2f} samples"
+        assert f"prepared, held-out records (the tokenizer never saw them): {numbers}" in out
         assert f"{one['coverage']['used']} of 86 ids in use" in out
         assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")
+        split = ("--split", "train", "--output", tmp_path / "t.png")
+        assert run("usage", "--tokenizer", small_ecg_byte, *data, *split) == 0
+        one = json.loads((tmp_path / "t.json").read_text())["data_sets"]["prepared"]
+        assert (one["records"], one["split"], one["seen_by_tokenizer"]) == (72, "train", "yes")
 
     def test_decode(self, small_prepared, small_ecg_byte, tmp_path, capsys):
         data = ("--data", small_prepared.folder, "--record", 3, "--leads", "I")
@@ -97,6 +103,10 @@ class TestRefusals:
             (
                 ("usage", "--tokenizer", "TOKENIZER", "--data", "PREPARED", "--data", "PREPARED", "--output", "u.png"),
                 "expected each folder once",
+            ),
+            (
+                ("usage", "--tokenizer", "TOKENIZER", "--data", "PREPARED", "--split", "no", "--output", "u.png"),
+                "it has held-out, all, test, train, validation",
             ),
             (
                 (
