@@ -21,8 +21,10 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # Name of the attention under which transformers finds ours.
 _NAME = "ecgbyte_watched"
-# Numbers of a layer's attention that are in memory at once: 64 MB in float32, and some copies of them.
-_MOST_NUMBERS = 2**24
+# Numbers of a layer's attention that are in memory at once: 16 MB in float32, and some copies of them.
+_MOST_NUMBERS = 2**22
+# Rows of the rollout that are multiplied at once.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,17 @@ class _Watcher:
         """
         import torch
 
-        mixed = mean / mean.sum(dim=-1, keepdim=True) / 2.0
+        mixed = mean.div_(2.0 * mean.sum(dim=-1, keepdim=True))
         mixed.diagonal().add_(0.5)
-        self._rollout = mixed if self._rollout is None else torch.matmul(mixed, self._rollout)
+        if self._rollout is None:
+            self._rollout = mixed
+            return
+        # From the last rows up, in place: a causal row is made of rows above it alone, and those are not yet replaced.
+        is_causal = not torch.triu(mixed, 1).any()
+        for start in reversed(range(0, len(mixed), _ROWS if is_causal else len(mixed))):
+            seen = start + _ROWS if is_causal else None
+            rows = slice(start, seen)
+            self._rollout[rows, :seen] = mixed[rows, :seen] @ self._rollout[:seen, :seen]
 
     def summary(self) -> AttentionSummary:
         answer, ecg = (np.stack(part) for part in zip(*self.layers, strict=True))

@@ -53,10 +53,10 @@ def measure_usage(
         `data_sets`, by name: `split`, `seen_by_tokenizer` (`"yes"`, `"in part"`, `"no"` or `"unknown"`), `splits`
         (these and `ecgs` of every split; see `splits_seen`); `records`, `samples`, `tokens`, `compression` (samples
         per token); `counts` (of every id, from 0); `tokens_per_ecg` and `token_length` (pairs of a value and how many
-        records or tokens have it, in samples); `coverage` (`vocabulary`, `used`, `share_used`, `share_of_top` by the number of
-        most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans leads counts
-        in each by its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`, `merges`,
-        `provenance`.
+        records or tokens have it, in samples); `coverage` (`vocabulary`, `used`, `share_used`, `share_of_top` by the
+        number of most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans
+        leads counts in each by its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`,
+        `merges`, `provenance`.
 
     Raises:
         EcgDataError: no data set, one without records or without that split, or a number of merges that the tokenizer
