@@ -15,7 +15,7 @@
     rect.setAttribute("x", left.toFixed(3));
     rect.setAttribute("y", (data.tops[row]).toFixed(3));
     rect.setAttribute("width", ((stop - start) * data.mm_per_sample).toFixed(3));
-    rect.setAttribute("height", data.row_height.toFixed(3));
+    rect.setAttribute("height", data.row_heights[row].toFixed(3));
     rect.dataset.token = token;
     rect.dataset.row = row;
     rect.dataset.start = start;
@@ -43,7 +43,7 @@
       rect.setAttribute("fill", fill);
     });
     const ramp = document.getElementById("ramp");
-    ramp.style.visibility = method ? "visible" : "hidden";
+    ramp.style.display = method ? "inline-block" : "none";
     named("low", method ? (method.signed ? `-${short(method.limit)} or less` : "0") : "");
     named("high", method ? `${short(method.limit)} or more` : "");
     named("unit", method ? `${method.unit}. ${method.summary}` :

@@ -108,8 +108,9 @@ def _plot_coverage(axis: Any, sets: Any, usage: Any) -> None:
 def _plot_tokens_per_ecg(axis: Any, sets: Any, usage: Any) -> None:
     pairs = [np.array(one["tokens_per_ecg"]).T for one in sets.values()]
     low, high = min(values[0] for values, _ in pairs), max(values[-1] for values, _ in pairs)
-    # As many bins as the square root of the ECGs, or a few dozen of them would be a comb.
-    bins = min(_MOST_BINS, int(high - low + 1), max(5, math.isqrt(max(int(records.sum()) for _, records in pairs))))
+    # In bins for thousands of ECGs a few dozen would be a comb.
+    largest = max(int(records.sum()) for _, records in pairs)
+    bins = min(_MOST_BINS, int(high - low + 1), max(5, 2 * math.isqrt(largest)))
     edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
     for number, (values, records) in enumerate(pairs):
         shares, _ = np.histogram(values, edges, weights=100.0 * records / records.sum())
@@ -118,6 +119,7 @@ def _plot_tokens_per_ecg(axis: Any, sets: Any, usage: Any) -> None:
         axis.plot([mean], [0.0], _MARKERS[number], color=_COLOURS[number], clip_on=False, markersize=7)
     axis.set(xlabel="tokens per ECG (marker: mean)", ylabel="share of the ECGs (%)", ylim=(0.0, None))
     axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.locator_params(axis="x", nbins=5)
     axis.set_title("Tokens per ECG")
 
 
@@ -144,6 +146,7 @@ def _plot_leads(axis: Any, sets: Any, usage: Any) -> None:
         axis.plot(places, values, _MARKERS[number], color=_COLOURS[number], markersize=6)
     axis.set_xticks(range(len(order)), order, fontsize=8)
     axis.set(xlabel="lead", ylabel="samples per token", xlim=(-0.5, len(order) - 0.5), ylim=(0.0, None))
+    axis.locator_params(axis="y", integer=True)
     axis.set_title("Compression by lead")
 
 

@@ -121,6 +121,8 @@ def test_the_trace_is_true_to_scale(page, reading):
     traces = re.findall(r'class="trace" d="M([^"]*)"', page)
     assert len(traces) == 2
     points = np.array([[float(part) for part in pair.split()] for pair in traces[0].split("L")])
+    pulses = re.findall(r'class="pulse" d="M([\d.]+) ([\d.]+)h', page)
+    assert all(float(line) % 5.0 == 0.0 for _, line in pulses)  # on thick lines of the grid
     # Clinical order: II comes first. 25 mm a second, 10 mm a millivolt, upwards.
     assert points[-1, 0] - points[0, 0] == pytest.approx(25.0 * (reading.signal.shape[1] - 1) / 100.0, abs=0.02)
     signal = reading.signal[1]
@@ -130,6 +132,8 @@ def test_the_trace_is_true_to_scale(page, reading):
 def test_every_sample_has_its_token(page, reading, attributions):
     data = stored(page)
     assert data["leads"] == ["II", "V1"]
+    ends = np.add(data["tops"], data["row_heights"])
+    assert ends[0] == pytest.approx(data["tops"][1]) and min(data["row_heights"]) > 14.0
     owners = np.full(reading.signal.shape, -1)
     for row, start, stop, token in data["spans"]:
         assert (owners[LEADS.index(data["leads"][row]), start:stop] == -1).all()

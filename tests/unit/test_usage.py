@@ -172,7 +172,7 @@ def test_figure_shows_the_numbers(usage):
         np.testing.assert_allclose(ranks.lines[number].get_ydata(), [100 * count / one["tokens"] for count in counts])
         assert coverage.lines[number].get_ydata()[-1] == pytest.approx(100.0)
         heights, edges = per_ecg.patches[number].get_data()[:2]
-        assert len(heights) == 10  # the square root of 120 ECGs
+        assert len(heights) == 20  # of 120 ECGs
         assert heights.sum() == pytest.approx(100.0)
         assert lengths.lines[2 * number].get_xdata()[0] == one["token_length"][0][0] * 10.0
         assert lengths.lines[2 * number].get_ydata()[-1] == pytest.approx(100.0)
