@@ -40,7 +40,7 @@ def _no_figure(options: argparse.Namespace) -> int:
 
 
 def _add_output(figure: argparse.ArgumentParser) -> None:
-    figure.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    cli_attribution.add_figure_file(figure)
 
 
 # ---- which record ---------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def _tokenizer_folder(place: str) -> Path:
 def _save(figure: Any, options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import save_figure
 
-    say(f"saved {save_figure(figure, options.output)}")
+    say(f"saved {save_figure(figure, options.output, dpi=options.dpi)}")
     return 0
 
 
@@ -148,7 +148,7 @@ def _plot_ecg(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.interpretation.paper import plot_ecg
 
-    check_figure_path(options.output)
+    check_figure_path(options.output, dpi=options.dpi)
     if options.data is None:
         return _save(plot_ecg(_read_file(options), **_paper(options)), options)
     prepared, number = _open_folder(options)
@@ -184,7 +184,7 @@ def _plot_merges(options: argparse.Namespace) -> int:
         raise EcgDataError("give --record (its tokens) or --token (how it grew), one of them")
     if options.levels is not None and options.token is None:
         raise EcgDataError("--levels needs --token")
-    check_figure_path(options.output)
+    check_figure_path(options.output, dpi=options.dpi)
     processor = _tokenizer(options.tokenizer)
     if options.token is not None:
         levels = 8 if options.levels is None else options.levels
@@ -237,7 +237,7 @@ def _plot_usage(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.usage_splits import told
     from ecgbyte_hf.provenance import read_object, write_json
 
-    numbers = check_figure_path(options.output).with_suffix(".json")
+    numbers = check_figure_path(options.output, dpi=options.dpi).with_suffix(".json")
     names = _folder_names(options.data)
     check_data_sets(names)
     tokenizer = _tokenizer(options.tokenizer).tokenizer
@@ -297,7 +297,7 @@ def _plot_decode(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.provenance import provenance, write_json
 
-    path = check_figure_path(options.output).with_suffix(".json")
+    path = check_figure_path(options.output, dpi=options.dpi).with_suffix(".json")
     processor = _tokenizer(options.tokenizer)
     tokenizer = processor.tokenizer
     record = _record(options, processor)

@@ -128,7 +128,8 @@ def _set_axis(axis: Any, heights: np.ndarray, step: float, unit: str, *, is_last
 
     least = 4.0 if unit == "bin" else 0.3  # or a step of one bin looks like an R wave
     middle, half = (heights.min() + heights.max()) / 2, max(0.65 * np.ptp(heights), least / 2)
-    axis.set(xlim=(0.0, len(heights) * step), ylim=(middle - half, middle + half), ylabel=unit)
+    # More room above the waveform, for the ids.
+    axis.set(xlim=(0.0, len(heights) * step), ylim=(middle - half, middle + 1.3 * half), ylabel=unit)
     axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=unit == "bin"))
     axis.tick_params(labelsize=7, labelbottom=is_last)
     axis.yaxis.label.set_size(8)

@@ -395,6 +395,10 @@ class TestGrowth:
         np.testing.assert_allclose(values, tokenizer.decode_signal([index], num_leads=1)[0])
         np.testing.assert_allclose(edges, 10.0 * np.arange(len(values) + 1))
         assert f"T: token {index}, merge {index - 25} of 80" in figure.texts[0].get_text()
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            highest = axis.transData.transform((0.0, values.max()))[1]
+            assert axis.texts and all(text.get_window_extent().y0 > highest + 1 for text in axis.texts)
 
     def test_a_range_of_each_record_is_drawn_in_bins(self):
         tokenizer = EcgByteTokenizer(merges=[(3, 4)], calibration=EcgCalibration.minmax(), leads=["II"])
