@@ -9,6 +9,7 @@ from attribution_models import LEADS, bare_reading, make_model, record
 from ecgbyte_hf.data.local_findings import QUESTION, SHIFT_MV, local_st_shift
 from ecgbyte_hf.data.simulator import ST_SHIFTS
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
+from ecgbyte_hf.interpretation import faithfulness
 from ecgbyte_hf.interpretation.attribution import METHODS, attribute, save_numbers, sums_by_kind
 from ecgbyte_hf.interpretation.attribution_figure import plot_attribution
 from ecgbyte_hf.interpretation.faithfulness import (
@@ -259,7 +260,7 @@ class TestFaithfulness:
         with pytest.raises(EcgDataError, match="expected the same samples"):
             share_inside(only[:, 1:], place)
 
-    def test_deletion_scores_the_changed_signals(self, model, reading):
+    def test_deletion_scores_the_changed_signals(self, model, reading, monkeypatch):
         values = np.random.default_rng(1).random(reading.signal.shape)
         made = deletions(model, reading, {"a": values, "b": -values}, draws=3, seed=4)
         expected = answer_logprobs(
@@ -267,6 +268,9 @@ class TestFaithfulness:
         )
         assert [made["a"].whole, made["a"].top] == pytest.approx(expected, abs=1e-4)
         assert made["a"].drop == pytest.approx(expected[0] - expected[1], abs=1e-4)
+        monkeypatch.setattr(faithfulness, "_MOST_TOKENS", 1)  # one ECG after another
+        again = deletions(model, reading, {"a": values, "b": -values}, draws=3, seed=4)
+        assert again["b"].random == pytest.approx(made["b"].random, abs=1e-4)
         assert made["b"].top != pytest.approx(made["a"].top, abs=1e-6)
         assert len(set(made["a"].random)) == 3
         assert made["a"].to_dict()["random_drop"] == pytest.approx(made["a"].whole - np.mean(made["a"].random))
