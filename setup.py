@@ -61,6 +61,7 @@ EXTRAS["vllm"] = ["vllm>=0.8"]
 EXTRAS["benchmark"] = ["matplotlib>=3.9", "rustbpe>=0.1", "sentencepiece>=0.2.1", "tiktoken>=0.12"]
 EXTRAS["test"] = [
     *EXTRAS["cluster"],
+    "colorspacious>=1.1.2",
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "maturin>=1.9.4,<2",

@@ -61,7 +61,15 @@ def add_attention(add: Adder, name: str = "attention") -> None:
         help="delete the top 10 %% of samples of each map: does the answer lose more than by the same pieces moved?",
     )
     command.add_argument("--draws", type=int, default=20, help="with --check: moved deletions (default: 20)")
+    add_figure_file(command)
+
+
+def add_figure_file(command: argparse.ArgumentParser) -> None:
+    """Add where a figure is saved, and at which resolution."""
     command.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    command.add_argument(
+        "--dpi", type=float, help="pixels of a PNG in an inch (default: 254 of figures true to scale, else 150)"
+    )
 
 
 def _add_asked(command: argparse.ArgumentParser) -> None:
@@ -105,12 +113,12 @@ def run_attention(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path, save_figure
 
     output = Path(options.output)
-    check_figure_path(output)
+    check_figure_path(output, dpi=options.dpi)
     model, reading = _read(options)
     made = attribute(model, reading, options.method, layer=options.layer, head=options.head, steps=options.steps)
     for one in made:
         path = output if len(made) == 1 else output.with_stem(f"{output.stem}-{one.method}")
-        save_figure(plot_attribution(reading, one, title=Path(options.record).stem), path)
+        save_figure(plot_attribution(reading, one, title=Path(options.record).stem), path, dpi=options.dpi)
         say(f"saved {path}")
     extra: dict[str, Any] = {"arguments": _arguments(options)}
     if options.check:

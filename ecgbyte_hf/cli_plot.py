@@ -40,7 +40,7 @@ def _no_figure(options: argparse.Namespace) -> int:
 
 
 def _add_output(figure: argparse.ArgumentParser) -> None:
-    figure.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    cli_attribution.add_figure_file(figure)
 
 
 # ---- which record ---------------------------------------------------------------------------------------------------
@@ -116,10 +116,16 @@ def _tokenizer(place: str) -> Any:
     return _load_processor(place)
 
 
+def _tokenizer_folder(place: str) -> Path:
+    from ecgbyte_hf.data.hub_folder import local_or_hub_folder
+
+    return local_or_hub_folder(place, made_by="ecgbyte train-tokenizer")
+
+
 def _save(figure: Any, options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import save_figure
 
-    say(f"saved {save_figure(figure, options.output)}")
+    say(f"saved {save_figure(figure, options.output, dpi=options.dpi)}")
     return 0
 
 
@@ -142,7 +148,7 @@ def _plot_ecg(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.interpretation.paper import plot_ecg
 
-    check_figure_path(options.output)
+    check_figure_path(options.output, dpi=options.dpi)
     if options.data is None:
         return _save(plot_ecg(_read_file(options), **_paper(options)), options)
     prepared, number = _open_folder(options)
@@ -178,7 +184,7 @@ def _plot_merges(options: argparse.Namespace) -> int:
         raise EcgDataError("give --record (its tokens) or --token (how it grew), one of them")
     if options.levels is not None and options.token is None:
         raise EcgDataError("--levels needs --token")
-    check_figure_path(options.output)
+    check_figure_path(options.output, dpi=options.dpi)
     processor = _tokenizer(options.tokenizer)
     if options.token is not None:
         levels = 8 if options.levels is None else options.levels
@@ -205,6 +211,14 @@ def _add_usage(add: Adder) -> None:
         metavar="DIR",
         help="what `ecgbyte prepare` wrote; may be given several times, to compare",
     )
+    figure.add_argument(
+        "--split",
+        default="held-out",
+        metavar="NAME",
+        help="records of each folder that are counted: held-out, those that no training question refers to, so that "
+        "compression is not measured on what a tokenizer is learnt from; all; or a split of the questions, such as "
+        "test (default: held-out)",
+    )
     from ecgbyte_hf.cli import _add_window
 
     _add_window(figure)
@@ -220,20 +234,30 @@ def _plot_usage(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.interpretation.usage import measure_usage
     from ecgbyte_hf.interpretation.usage_figures import check_data_sets, plot_usage
-    from ecgbyte_hf.provenance import write_json
+    from ecgbyte_hf.interpretation.usage_splits import told
+    from ecgbyte_hf.provenance import read_object, write_json
 
-    numbers = check_figure_path(options.output).with_suffix(".json")
+    numbers = check_figure_path(options.output, dpi=options.dpi).with_suffix(".json")
     names = _folder_names(options.data)
     check_data_sets(names)
     tokenizer = _tokenizer(options.tokenizer).tokenizer
+    training = read_object(_tokenizer_folder(options.tokenizer) / "training.json")
     opened = {}
     for name, folder in zip(names, options.data, strict=True):
         opened[name] = _open_prepared(argparse.Namespace(**{**vars(options), "data": folder}))
-    usage = measure_usage(opened, tokenizer, vocabulary_sizes=options.merges, num_threads=options.num_threads)
-    for name, one in usage["data_sets"].items():
+    usage = measure_usage(
+        opened,
+        tokenizer,
+        split=options.split,
+        training=training,
+        vocabulary_sizes=options.merges,
+        num_threads=options.num_threads,
+    )
+    sets = usage["data_sets"]
+    for which, one in zip(told(sets, usage), sets.values(), strict=True):
         covered = one["coverage"]
         say(
-            f"{name}: {one['records']} ECGs, {one['tokens'] / one['records']:.0f} tokens per ECG, "
+            f"{which}: {one['records']} ECGs, {one['tokens'] / one['records']:.0f} tokens per ECG, "
             f"{one['compression']:.2f} samples per token"
         )
         say(
@@ -273,7 +297,7 @@ def _plot_decode(options: argparse.Namespace) -> int:
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.provenance import provenance, write_json
 
-    path = check_figure_path(options.output).with_suffix(".json")
+    path = check_figure_path(options.output, dpi=options.dpi).with_suffix(".json")
     processor = _tokenizer(options.tokenizer)
     tokenizer = processor.tokenizer
     record = _record(options, processor)

@@ -185,8 +185,16 @@ class PreparedData:
 
     def train_ecg_ids(self) -> list[int]:
         """Records that training questions refer to: the only ones a tokenizer may be learnt from."""
+        return self.ecg_ids_of_split("train")
+
+    def ecg_ids_of_split(self, split: str) -> list[int]:
+        """Records that the questions of a split refer to, ascending.
+
+        Raises:
+            EcgDataError: no such split.
+        """
         # The column alone: as Python objects, a corpus' questions take hundreds of megabytes.
-        numbers = self._question_table("train", columns=["ecg_id"]).column("ecg_id").combine_chunks().flatten()
+        numbers = self._question_table(split, columns=["ecg_id"]).column("ecg_id").combine_chunks().flatten()
         return sorted(numbers.unique().to_pylist())
 
 

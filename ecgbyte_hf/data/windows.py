@@ -114,9 +114,9 @@ class WindowedData(PreparedData):
         known = super().metadata()
         return {record * count + window: facts for record, facts in known.items() for window in range(count)}
 
-    def train_ecg_ids(self) -> list[int]:
-        """Windows of the records that training questions refer to."""
-        return self.ids_of_records(super().train_ecg_ids())
+    def ecg_ids_of_split(self, split: str) -> list[int]:
+        """Windows of the records that the questions of a split refer to."""
+        return self.ids_of_records(super().ecg_ids_of_split(split))
 
     def ids_of_records(self, records: Iterable[int]) -> list[int]:
         """The windows of some records."""

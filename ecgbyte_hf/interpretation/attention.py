@@ -21,8 +21,11 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # Name of the attention under which transformers finds ours.
 _NAME = "ecgbyte_watched"
-# Numbers of a layer's attention that are in memory at once: 64 MB in float32, and some copies of them.
-_MOST_NUMBERS = 2**24
+# Numbers of a layer's attention that are in memory at once: 4 MB in float32, and some copies of them. Of 16 MB blocks
+# the C library's heap had lost 300 MB to gaps between them after 16 layers.
+_MOST_NUMBERS = 2**20
+# Rows of the rollout that are multiplied at once.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,9 @@ class _Watcher:
     def __init__(self, answer: slice, ecg: slice) -> None:
         self._answer, self._ecg = answer, ecg
         self.layers: list[tuple[np.ndarray, np.ndarray]] = []
+        # Both (tokens, tokens), of the CPU, and used again for every layer.
         self._rollout: Any = None
+        self._mean: Any = None
 
     def attend(self, eager: Callable[..., Any], module: Any, query: Any, key: Any, mask: Any, **given: Any) -> Any:
         """What `eager` gives for all rows, made from a few rows at a time.
@@ -148,34 +153,50 @@ class _Watcher:
             raise EcgDataError(f"got {query.shape[0]} sequences or a cache, expected one sequence in one pass")
         heads, tokens = query.shape[1:3]
         step = max(_MOST_NUMBERS // (heads * tokens), 1)
-        outputs, means = [], []
         received = torch.zeros(2, heads, tokens)
+        whole: Any = None
+        mean = torch.empty(tokens, tokens) if self._mean is None else self._mean
         for start in range(0, tokens, step):
             rows = slice(start, min(start + step, tokens))
             part = None if mask is None else mask[:, :, rows]
             output, weights = eager(module, query[:, :, rows], key, attention_mask=part, **given)
-            outputs.append(output)
+            if whole is None:
+                whole = output.new_empty(1, tokens, *output.shape[2:])
+            whole[:, rows] = output
             weights = weights[0].float()
-            means.append(weights.mean(dim=0).cpu())
+            mean[rows] = weights.mean(dim=0).cpu()
             for number, wanted in enumerate((self._answer, self._ecg)):
                 first, last = max(wanted.start, rows.start), min(wanted.stop, rows.stop)
                 if first < last:
                     received[number] += weights[:, first - start : last - start].sum(dim=1).cpu()
         counts = (self._answer.stop - self._answer.start, self._ecg.stop - self._ecg.start)
         self.layers.append((received[0].numpy() / counts[0], received[1].numpy() / counts[1]))
-        self._roll(torch.cat(means))
-        return torch.cat(outputs, dim=1), None
+        self._roll(mean)
+        return whole, None
 
     def _roll(self, mean: Any) -> None:
         """One more layer of the rollout: half attention, half residual connection, rows that sum to 1.
 
         Where a model has attention sinks, its rows alone sum to less.
-        """
-        import torch
 
-        mixed = mean / mean.sum(dim=-1, keepdim=True) / 2.0
+        Args:
+            mean: (tokens, tokens), the mean over heads; it is kept, and changed.
+        """
+        mixed = mean.div_(2.0 * mean.sum(dim=-1, keepdim=True))
         mixed.diagonal().add_(0.5)
-        self._rollout = mixed if self._rollout is None else torch.matmul(mixed, self._rollout)
+        if self._rollout is None:
+            self._rollout = mixed
+            return
+        self._mean = mixed
+        starts = range(0, len(mixed), _ROWS)
+        is_causal = not any(mixed[start : start + _ROWS].triu(start + 1).any() for start in starts)
+        if not is_causal:
+            self._rollout = mixed @ self._rollout
+            return
+        # From the last rows up, in place: a causal row is made of rows above it alone, and those are not yet replaced.
+        for start in reversed(starts):
+            stop = start + _ROWS
+            self._rollout[start:stop, :stop] = mixed[start:stop, :stop] @ self._rollout[:stop, :stop]
 
     def summary(self) -> AttentionSummary:
         answer, ecg = (np.stack(part) for part in zip(*self.layers, strict=True))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # All in mm. 25 mm for a second, as on paper, where the figure is not too narrow or too wide by that.
 _LEFT, _RIGHT, _HEAD, _FOOT = 20.0, 18.0, 28.0, 14.0
-_ERROR, _WITHIN, _BETWEEN = 12.0, 2.0, 6.0
+_ERROR, _WITHIN, _BETWEEN = 12.0, 3.0, 6.0
 _MM_PER_MV, _MOST_TRACE, _LEAST_RANGE_MV = 20.0, 60.0, 0.8
 _SECOND, _LEAST_WIDTH, _MOST_WIDTH = 25.0, 150.0, 1500.0
 # Okabe and Ito's palette; the decoded trace is on top of the cleaned one, which is wider.

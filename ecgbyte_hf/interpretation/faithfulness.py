@@ -21,6 +21,8 @@ from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # What is deleted, as a share of the samples.
 SHARE = 0.1
+# Tokens of one forward pass: 16 ECGs of 2,000 tokens would take gigabytes.
+_MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def deletions(
     for values in maps.values():
         top = top_samples(values, share)
         signals += [deleted(reading.signal, chosen) for chosen in (top, *(moved(top, rng) for _ in range(draws)))]
-    whole, *rest = answer_logprobs(model, signals, reading.question, reading.answer, context=context)
+    size = min(max(_MOST_TOKENS // reading.num_tokens, 1), 16)
+    whole, *rest = answer_logprobs(model, signals, reading.question, reading.answer, context=context, batch_size=size)
     results = {}
     for number, name in enumerate(maps):
         top_score, *random = rest[number * (draws + 1) : (number + 1) * (draws + 1)]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 150
+_LEAST_DPI, _MOST_DPI = 20, 1200
 
 
 @dataclass(frozen=True)
@@ -128,25 +129,32 @@ def clinical_order(leads: Sequence[str]) -> list[int]:
     return sorted(range(len(leads)), key=lambda row: known.get(leads[row], len(known)))
 
 
-def check_figure_path(path: str | Path) -> Path:
-    """Refuse a name under which no figure can be saved, before work is put into it.
+def check_figure_path(path: str | Path, *, dpi: float | None = None) -> Path:
+    """Refuse a name under which no figure can be saved, or a resolution, before work is put into it.
 
     Raises:
-        EcgDataError: the name does not end in .png, .svg or .pdf.
+        EcgDataError: the name does not end in .png, .svg or .pdf, or the resolution is not within 20 to 1200.
     """
+    if dpi is not None and not _LEAST_DPI <= dpi <= _MOST_DPI:
+        raise EcgDataError(f"got {dpi:g} dots per inch, expected {_LEAST_DPI} to {_MOST_DPI}")
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise EcgDataError(f"cannot draw to {path}: expected a name that ends in {', '.join(_FORMATS)}")
     return path
 
 
-def save_figure(figure: Any, path: str | Path) -> Path:
+def save_figure(figure: Any, path: str | Path, *, dpi: float | None = None) -> Path:
     """Save as PNG, SVG or PDF, by the file's ending; in true size where the figure has one.
 
+    Args:
+        figure: A matplotlib figure.
+        path: Where to.
+        dpi: Pixels of a PNG in an inch; by default 254 (10 in a millimetre) of a figure with a true size, else 150.
+
     Raises:
-        EcgDataError: another ending.
+        EcgDataError: another ending, or no such resolution.
     """
-    path = check_figure_path(path)
+    path = check_figure_path(path, dpi=dpi)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=getattr(figure, "saved_dpi", _DPI))
+    figure.savefig(path, dpi=getattr(figure, "saved_dpi", _DPI) if dpi is None else dpi)
     return path

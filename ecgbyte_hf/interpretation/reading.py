@@ -122,9 +122,17 @@ def read_question(
         max_new_tokens: Longest answer.
 
     Raises:
-        EcgDataError: the model answers nothing, or the prompt does not hold the ECG as the ECG tokenizer writes it.
+        EcgDataError: the model reads ECGs through an encoder, it answers nothing, or the prompt does not hold the ECG
+            as the ECG tokenizer writes it.
         BudgetError: the question leaves no room for the ECG.
     """
+    from ecgbyte_hf.evaluation.encoder_language_model import EncoderLanguageModel
+
+    if isinstance(model, EncoderLanguageModel):
+        raise EcgDataError(
+            "the model reads an ECG through an encoder, as embeddings that stand for no samples of their own, so its "
+            "answer cannot be attributed to them; give a model that reads ECG tokens, or ask this one by `ecgbyte ask`"
+        )
     signal = record if isinstance(record, np.ndarray) else model.processor.feature_extractor.clean(record)
     text = prompts_about(model, [signal], question, context=context)[0]
     is_given = answer is not None

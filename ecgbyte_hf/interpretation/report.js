@@ -15,7 +15,7 @@
     rect.setAttribute("x", left.toFixed(3));
     rect.setAttribute("y", (data.tops[row]).toFixed(3));
     rect.setAttribute("width", ((stop - start) * data.mm_per_sample).toFixed(3));
-    rect.setAttribute("height", data.row_height.toFixed(3));
+    rect.setAttribute("height", data.row_heights[row].toFixed(3));
     rect.dataset.token = token;
     rect.dataset.row = row;
     rect.dataset.start = start;
@@ -29,7 +29,8 @@
     const share = Math.min(Math.abs(value) / limit, 1);
     return `rgba(${value < 0 ? "50,100,190" : "235,115,15"},${(0.9 * share).toFixed(3)})`;
   };
-  const colourOfId = (id) => `hsl(${(id * 222.4922) % 360} 70% ${[82, 70, 88][id % 3]}%)`;
+  // Half white, so that the trace is seen on every colour.
+  const tinted = (colour) => `${colour}80`;
 
   function paint() {
     const method = data.methods[select.value];
@@ -37,16 +38,16 @@
     rectangles.forEach((rect, place) => {
       const token = spans[place][3];
       let fill = "none";
-      if (select.value === "tokens") fill = colourOfId(data.ids[token]);
+      if (select.value === "tokens") fill = tinted(data.colours[token]);
       else if (method) fill = colourOf(method.density[token], method.limit);
       rect.setAttribute("fill", fill);
     });
     const ramp = document.getElementById("ramp");
-    ramp.style.visibility = method ? "visible" : "hidden";
+    ramp.style.display = method ? "inline-block" : "none";
     named("low", method ? (method.signed ? `-${short(method.limit)} or less` : "0") : "");
     named("high", method ? `${short(method.limit)} or more` : "");
     named("unit", method ? `${method.unit}. ${method.summary}` :
-      (select.value === "tokens" ? "each colour is a token id; neighbours differ" : ""));
+      (select.value === "tokens" ? "colour: id of the token; darker: as the one before it" : ""));
     if (method) {
       const limit = method.limit;
       const stops = (method.signed ? [-1, -0.5, 0, 0.5, 1] : [0, 0.5, 1]).map((at) => colourOf(at * limit, limit));

@@ -12,6 +12,8 @@ import html
 import json
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -22,6 +24,7 @@ from ecgbyte_hf.interpretation.attribution import Attribution
 from ecgbyte_hf.interpretation.attribution_figure import colour_label, colour_limit, colour_values, summary_line
 from ecgbyte_hf.interpretation.figures import clinical_order
 from ecgbyte_hf.interpretation.reading import Reading
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours
 from ecgbyte_hf.provenance import versions, write_text
 
 # ECG paper.
@@ -29,8 +32,11 @@ _MM_PER_SECOND, _MM_PER_MV = 25.0, 10.0
 # Room for the lead's name and the pulse of 1 mV.
 _LEFT = 22.0
 _MARGIN = 4.0
-_LEAST_ROW, _MOST_ROW = 15.0, 40.0
+_LARGE = 5.0
+# Of a short ECG, which would otherwise be as wide as the window, with one lead to be seen at a time.
+_MOST_PIXELS_PER_MM = 8
 # A pacing spike or an artefact may reach into the next lead, as on paper; it must not push all leads apart.
+_MOST_UP = 30.0
 _ROW_PERCENTILES = (0.1, 99.9)
 
 
@@ -108,31 +114,32 @@ class _Paper:
         middles = np.median(reading.signal, axis=1, keepdims=True)
         centred = reading.signal - middles
         low, high = np.percentile(centred, _ROW_PERCENTILES, axis=1)
-        # From the pulse's 1 mV above the line to the deepest wave of any lead.
-        above = _MM_PER_MV * max(float(high.max()), 1.0) + 1.0
-        below = _MM_PER_MV * max(-float(low.min()), 0.2) + 1.0
-        self._row = float(np.clip(above + below, _LEAST_ROW, _MOST_ROW))
-        self._above = above * self._row / (above + below)
+        # Of each lead, from the pulse's 1 mV above the line, or its highest wave, to its deepest.
+        above = np.minimum(_MM_PER_MV * np.maximum(high, 1.0)[self._order] + 1.0, _MOST_UP)
+        below = np.minimum(_MM_PER_MV * np.maximum(-low, 0.3)[self._order] + 1.0, _MOST_UP)
+        self._tops, self._lines = [_MARGIN], []
+        for up, down in zip(above.tolist(), below.tolist(), strict=True):
+            # Lines lie on thick ones of the grid, as on paper.
+            self._lines.append(_LARGE * ceil((self._tops[-1] + up) / _LARGE))
+            self._tops.append(self._lines[-1] + down)
         self._middles = middles[:, 0]
         self._mm_per_sample = _MM_PER_SECOND / reading.sampling_rate
         self._width = _LEFT + reading.signal.shape[1] * self._mm_per_sample + _MARGIN
-        self._height = 2 * _MARGIN + len(self._order) * self._row
-
-    def _top(self, place: int) -> float:
-        return _MARGIN + place * self._row
+        self._height = self._tops[-1] + _MARGIN
 
     def svg(self) -> str:
         """Grid, pulses, names and traces; the tokens' rectangles are made by the script."""
         names = ", ".join(html.escape(self._reading.leads[row]) for row in self._order)
         parts = [
             f'<svg id="ecg" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self._width:.3f} {self._height:.3f}" '
+            f'width="{self._width * _MOST_PIXELS_PER_MM:.0f}" '
             f'role="img" aria-label="ECG, leads {names}" preserveAspectRatio="xMidYMid meet">',
             self._grid(1.0, "small"),
             '<g id="tokens" fill-opacity="0.85"></g>',
-            self._grid(5.0, "large"),
+            self._grid(_LARGE, "large"),
         ]
         for place, row in enumerate(self._order):
-            line = self._top(place) + self._above
+            line = self._lines[place]
             parts.append(f'<text x="1.5" y="{line - 1.5:.2f}">{html.escape(self._reading.leads[row])}</text>')
             pulse = f"M{_LEFT - 10:.2f} {line:.2f}h1.5v-{_MM_PER_MV:g}h5v{_MM_PER_MV:g}h1.5"
             parts.append(f'<path class="pulse" d="{pulse}"/>')
@@ -168,10 +175,11 @@ class _Paper:
             "sampling_rate": reading.sampling_rate,
             "mm_per_sample": self._mm_per_sample,
             "left": _LEFT,
-            "tops": [self._top(place) for place in range(len(self._order))],
-            "row_height": self._row,
+            "tops": self._tops[:-1],
+            "row_heights": [below - above for above, below in pairwise(self._tops)],
             "spans": spans,
             "ids": reading.ecg_ids.tolist(),
+            "colours": neighbour_colours(reading.ecg_ids),
             "words": [{"text": word.text, "kind": word.kind} for word in reading.words],
             "methods": {one.method: _method(reading, one) for one in attributions},
         }

@@ -9,20 +9,17 @@ import numpy as np
 
 from ecgbyte_hf.interpretation.figures import cleaned_signal
 from ecgbyte_hf.interpretation.paper import BAND_GRID, Cell, EcgPaper, PaperStyle
-from ecgbyte_hf.interpretation.token_colours import is_same_colour, token_colour
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours, number_colour
 
 if TYPE_CHECKING:
     from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
-# Below each trace, in mm: the bar with the tokens' colours and numbers, and the strip that changes its shade at every
-# token.
-_BAR, _STRIP = 2.6, 1.0
+# Below each trace, in mm: the bar with the tokens' colours and numbers.
+_BAR = 2.6
 # Share of the colour behind the trace; the rest is white.
 _TINT = 0.5
 # Of a digit in 4 points.
 _DIGIT = 0.95
-_SHADES = ("#303030", "#B8B8B8")
-_EDGE = "#FFFFFF"
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,13 @@ class TokenSpans:
 
     Attributes:
         ids: (tokens,) ids.
-        numbers: (tokens,) place of each in the sequence.
+        colours: (tokens,) of each, `#RRGGBB`; no two neighbours have the same.
         starts: (tokens,) first sample of each in the lead.
         stops: (tokens,) the sample behind its last.
     """
 
     ids: np.ndarray
-    numbers: np.ndarray
+    colours: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
 
@@ -45,7 +42,7 @@ class TokenSpans:
         """What of them lies between two samples."""
         kept = (self.stops > first) & (self.starts < stop)
         starts, stops = self.starts[kept].clip(first, stop), self.stops[kept].clip(first, stop)
-        return TokenSpans(self.ids[kept], self.numbers[kept], starts, stops)
+        return TokenSpans(self.ids[kept], self.colours[kept], starts, stops)
 
 
 def token_spans(ids: np.ndarray, tokenizer: EcgByteTokenizer, num_samples: int) -> dict[str, TokenSpans]:
@@ -58,12 +55,12 @@ def token_spans(ids: np.ndarray, tokenizer: EcgByteTokenizer, num_samples: int) 
     """
     lengths = tokenizer.bpe.token_lengths.astype(np.int64)[ids]
     stops = np.cumsum(lengths)
-    whole = TokenSpans(ids, np.arange(len(ids)), stops - lengths, stops)
+    whole = TokenSpans(ids, np.array(neighbour_colours(ids)), stops - lengths, stops)
     spans = {}
     for row, lead in enumerate(tokenizer.leads):
         offset = row * num_samples
         part = whole.within(offset, offset + num_samples)
-        spans[lead] = TokenSpans(part.ids, part.numbers, part.starts - offset, part.stops - offset)
+        spans[lead] = TokenSpans(part.ids, part.colours, part.starts - offset, part.stops - offset)
     return spans
 
 
@@ -79,10 +76,9 @@ def plot_tokens(
 ) -> Any:
     """The cleaned ECG on paper, true to scale, over its tokens.
 
-    In the bar below the trace a token has the colour of its id (`token_colour`), its number where there is room, and a
-    white edge where the next one has the same colour; behind the trace the colour is paler. The strip below the bar
-    changes from dark to light at every token, whatever the colours. A token that goes on in the next lead ends one
-    bar and begins another.
+    In the bar below the trace a token has the colour of its id (`token_colour`), or its darker shade where the token
+    before it has the same colour, and its number where there is room; behind the trace the colour is paler. A token
+    that goes on in the next lead ends one bar and begins another.
 
     Args:
         record: An `EcgRecord`, which is cleaned as the tokenizer expects, or a cleaned array (leads, samples) in mV.
@@ -108,8 +104,8 @@ def plot_tokens(
         speed,
         gain,
         grid=BAND_GRID,
-        strip=_BAR + _STRIP,
-        remark="colour and number: id of the token; strip below: changes its shade at every token",
+        strip=_BAR,
+        remark="colour and number: id of the token; darker: as the one before it",
     )
     name = shown.name if title is None else title
     paper = EcgPaper(shown, style, (name, counted) if name else (counted,))
@@ -121,19 +117,17 @@ def plot_tokens(
 
 
 def _draw_tokens(paper: EcgPaper, cell: Cell, spans: TokenSpans) -> None:
-    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba_array
 
     scale = paper.style.speed / paper.shown.sampling_rate
     left, right = (cell.x + scale * (ends - cell.first) for ends in (spans.starts, spans.stops))
     line = paper.lines[cell.line]
     foot = line.bottom - _BAR
-    colours = to_rgba_array([token_colour(index) for index in spans.ids])
-    shades = to_rgba_array([_SHADES[number % 2] for number in spans.numbers])
+    colours = to_rgba_array(spans.colours)
     for name, bottom, top, faces in (
         ("tints", line.bottom, line.top, 1.0 - _TINT * (1.0 - colours)),
         ("tokens", foot, line.bottom, colours),
-        ("strip", foot - _STRIP, foot, shades),
     ):
         boxes = PolyCollection(
             list(_boxes(left, right, bottom, top)),
@@ -144,19 +138,11 @@ def _draw_tokens(paper: EcgPaper, cell: Cell, spans: TokenSpans) -> None:
             gid=f"{name}-{cell.lead}-{cell.line}",
         )
         paper.axis.add_collection(boxes, autolim=False)
-    lines: dict[str, Any] = {
-        "colors": _EDGE,
-        "linewidths": 0.5,
-        "zorder": 2.1,
-        "gid": f"edges-{cell.lead}-{cell.line}",
-    }
-    alike = right[:-1][is_same_colour(spans.ids)]
-    edges = [((x, foot), (x, line.top)) for x in alike]
-    paper.axis.add_collection(LineCollection(edges, **lines), autolim=False)
-    for index, start, stop in zip(spans.ids, left, right, strict=True):
+    for index, colour, start, stop in zip(spans.ids, spans.colours, left, right, strict=True):
         if stop - start > _DIGIT * (len(str(index)) + 0.6):
             middle = (start + stop) / 2
-            paper.axis.text(middle, foot + 0.6, str(index), fontsize=4, ha="center", va="bottom", zorder=2.5)
+            text = {"fontsize": 4, "ha": "center", "va": "bottom", "color": number_colour(colour), "zorder": 2.5}
+            paper.axis.text(middle, foot + 0.6, str(index), **text)
 
 
 def _boxes(left: np.ndarray, right: np.ndarray, bottom: float, top: float) -> np.ndarray:

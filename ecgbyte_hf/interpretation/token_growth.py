@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgbyte_hf.interpretation.token_colours import token_colour
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours, number_colour
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, VocabularyError
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def growth_levels(index: int, tokenizer: EcgByteTokenizer, *, max_levels: int = 
 def plot_token_growth(index: int, tokenizer: EcgByteTokenizer, *, max_levels: int = 8, title: str = "") -> Any:
     """The waveform of a token, and below it those of its parts, level by level, each in the colour of its id.
 
+    A part has the darker shade of its colour where the one before it has the same.
+
     Args:
         index: The token's id.
         tokenizer: Its tokenizer.
@@ -106,8 +108,8 @@ def plot_token_growth(index: int, tokenizer: EcgByteTokenizer, *, max_levels: in
         bottom = _BOTTOM + (len(levels) - number - 1) * (_LEVEL + _LEVEL_GAP)
         axis = figure.add_mm_axes(_LEFT, bottom, _WIDTH - _LEFT - _RIGHT, _LEVEL)
         _set_axis(axis, heights, step, unit, is_last=number == len(levels) - 1)
-        for part in parts:
-            _draw_part(axis, part, heights, step)
+        for part, colour in zip(parts, neighbour_colours([part.index for part in parts]), strict=True):
+            _draw_part(axis, part, colour, heights, step)
     top = figure.size_mm[1]
     for line, text in enumerate(_heading(index, levels, tokenizer, title)):
         figure.text(_LEFT / _WIDTH, 1 - (4.0 + 4.5 * line) / top, text, fontsize=9 - line, va="center")
@@ -126,8 +128,9 @@ def _set_axis(axis: Any, heights: np.ndarray, step: float, unit: str, *, is_last
 
     least = 4.0 if unit == "bin" else 0.3  # or a step of one bin looks like an R wave
     middle, half = (heights.min() + heights.max()) / 2, max(0.65 * np.ptp(heights), least / 2)
-    axis.set(xlim=(0.0, len(heights) * step), ylim=(middle - half, middle + half), ylabel=unit)
-    axis.yaxis.set_major_locator(MaxNLocator(4, integer=unit == "bin"))
+    # More room above the waveform, for the ids.
+    axis.set(xlim=(0.0, len(heights) * step), ylim=(middle - half, middle + 1.3 * half), ylabel=unit)
+    axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=unit == "bin"))
     axis.tick_params(labelsize=7, labelbottom=is_last)
     axis.yaxis.label.set_size(8)
     if is_last:
@@ -136,16 +139,18 @@ def _set_axis(axis: Any, heights: np.ndarray, step: float, unit: str, *, is_last
         axis.spines[side].set_visible(False)
 
 
-def _draw_part(axis: Any, part: TokenPart, heights: np.ndarray, step: float) -> None:
+def _draw_part(axis: Any, part: TokenPart, colour: str, heights: np.ndarray, step: float) -> None:
     start, stop = part.start * step, (part.start + part.length) * step
-    axis.axvspan(start, stop, facecolor=token_colour(part.index), edgecolor="black", linewidth=0.5, zorder=1.0)
+    axis.axvspan(start, stop, facecolor=colour, edgecolor="black", linewidth=0.5, zorder=1.0)
+    ink = number_colour(colour)
     shown = heights[part.start : part.start + part.length]
     edges = step * np.arange(part.start, part.start + part.length + 1)
-    axis.stairs(shown, edges, baseline=None, color="black", linewidth=1.2, zorder=2.0)
+    axis.stairs(shown, edges, baseline=None, color=ink, linewidth=1.2, zorder=2.0)
     width = (_WIDTH - _LEFT - _RIGHT) * part.length / len(heights)
     if width > _DIGIT * (len(str(part.index)) + 0.5):
         place = axis.get_xaxis_transform()
-        axis.text((start + stop) / 2, 0.97, str(part.index), transform=place, fontsize=6.5, ha="center", va="top")
+        text = {"transform": place, "fontsize": 6.5, "ha": "center", "va": "top", "color": ink}
+        axis.text((start + stop) / 2, 0.97, str(part.index), **text)
 
 
 def _heading(index: int, levels: list[list[TokenPart]], tokenizer: EcgByteTokenizer, title: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import rust_bpe
+from ecgbyte_hf.interpretation.usage_splits import HELD_OUT, data_hash_of, records_of_split, splits_seen
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import provenance
 
@@ -30,28 +31,36 @@ def measure_usage(
     data: Mapping[str, PreparedData],
     tokenizer: EcgByteTokenizer,
     *,
+    split: str = HELD_OUT,
+    training: Mapping[str, Any] | None = None,
     vocabulary_sizes: Sequence[int] | None = None,
     num_threads: int | None = None,
 ) -> dict[str, Any]:
-    """Encode all records of one or several data sets and count the tokens.
+    """Encode the records of one or several data sets and count the tokens.
 
     Args:
         data: Prepared folders, whole or in windows, by the names that the figure shows.
         tokenizer: The tokenizer.
+        split: Of every data set: `"held-out"`, all records that no training question refers to; `"all"`; or the name
+            of a split of its questions.
+        training: What the tokenizer's `training.json` holds; it tells whether the tokenizer was learnt from what is
+            counted.
         vocabulary_sizes: Numbers of merges for which the compression is measured, the first so many of the
             tokenizer's; by default 0 and about three for every tenfold, up to all.
         num_threads: Threads of the core; None for all.
 
     Returns:
-        `data_sets`, by name: `records`, `samples`, `tokens`, `compression` (samples per token);
-        `counts` (of every id, from 0); `tokens_per_ecg` and `token_length` (pairs of a value and how many records or
-        tokens have it, in samples); `coverage` (`vocabulary`, `used`, `share_used`, `share_of_top` by the number of
-        most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans leads counts
-        in each by its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`, `merges`,
-        `provenance`.
+        `data_sets`, by name: `split`, `seen_by_tokenizer` (`"yes"`, `"in part"`, `"no"` or `"unknown"`), `splits`
+        (these and `ecgs` of every split; see `splits_seen`); `records`, `samples`, `tokens`, `compression` (samples
+        per token); `counts` (of every id, from 0); `tokens_per_ecg` and `token_length` (pairs of a value and how many
+        records or tokens have it, in samples); `coverage` (`vocabulary`, `used`, `share_used`, `share_of_top` by the
+        number of most frequent ids, `ids_for_share`); `by_lead` (samples, tokens, compression; a token that spans
+        leads counts in each by its share of samples); `by_merges` (merges, tokens, compression). And `sampling_rate`,
+        `merges`, `provenance`.
 
     Raises:
-        EcgDataError: no data set, one without records, or a number of merges that the tokenizer does not have.
+        EcgDataError: no data set, one without records or without that split, or a number of merges that the tokenizer
+            does not have.
         EcgError: records that were not cleaned as the tokenizer expects.
     """
     if not data:
@@ -61,9 +70,16 @@ def measure_usage(
         tokenizer.check_cleaning(prepared.preprocessor)
         if not prepared.ecg_ids:
             raise EcgDataError(f"{prepared.folder} holds no records, so there is nothing to count; prepare anew")
+    chosen = {name: records_of_split(one, split) for name, one in data.items()}
     prefixes = {size: rust_bpe.Bpe(tokenizer.bpe.merges[:size], tokenizer.bpe.num_symbols) for size in sizes}
     return {
-        "data_sets": {name: _count(one, tokenizer, prefixes, num_threads) for name, one in data.items()},
+        "data_sets": {
+            name: {
+                **_split_facts(one, split, training),
+                **_count(one, chosen[name], tokenizer, prefixes, num_threads),
+            }
+            for name, one in data.items()
+        },
         "sampling_rate": tokenizer.sampling_rate,
         "merges": tokenizer.num_merges,
         "provenance": provenance(
@@ -78,12 +94,19 @@ def measure_usage(
                     }
                     for name, one in data.items()
                 },
+                "split": split,
                 "vocabulary_sizes": sizes,
                 "num_threads": num_threads,
             },
             tokenizer=tokenizer.fingerprint,
+            tokenizer_data_hash=data_hash_of(training),
         ),
     }
+
+
+def _split_facts(prepared: PreparedData, split: str, training: Mapping[str, Any] | None) -> dict[str, Any]:
+    splits = splits_seen(prepared, training)
+    return {"split": split, "seen_by_tokenizer": splits[split]["seen_by_tokenizer"], "splits": splits}
 
 
 def _checked_sizes(given: Sequence[int] | None, num_merges: int) -> list[int]:
@@ -131,15 +154,19 @@ def tokens_by_lead(lengths: np.ndarray, num_leads: int) -> np.ndarray:
 
 
 def _count(
-    prepared: PreparedData, tokenizer: EcgByteTokenizer, prefixes: Mapping[int, rust_bpe.Bpe], num_threads: int | None
+    prepared: PreparedData,
+    ecg_ids: Sequence[int],
+    tokenizer: EcgByteTokenizer,
+    prefixes: Mapping[int, rust_bpe.Bpe],
+    num_threads: int | None,
 ) -> dict[str, Any]:
     from tqdm.auto import tqdm
 
     counts = _Counts(np.zeros(tokenizer.num_ecg_tokens, dtype=np.int64), np.zeros(len(tokenizer.leads)))
     lengths = tokenizer.bpe.token_lengths.astype(np.int64)
     options: dict[str, Any] = {"algorithm": tokenizer.algorithm, "lead_boundary": tokenizer.lead_boundary}
-    signals = prepared.iter_signals()
-    with closing(signals), tqdm(total=len(prepared.ecg_ids), desc="count", unit="record") as bar:
+    signals = prepared.iter_signals(ecg_ids)
+    with closing(signals), tqdm(total=len(ecg_ids), desc="count", unit="record") as bar:
         for batch in _batches(signals):
             encoded = tokenizer.encode_signal_batch(batch, num_threads=num_threads)
             for signal, ids in zip(batch, encoded, strict=True):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from ecgbyte_hf.interpretation.figures import clinical_order
+from ecgbyte_hf.interpretation.usage_splits import told
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 # Okabe and Ito's palette for all kinds of colour vision; dashes and markers repeat what the colours say.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)), (0, (3, 3)))
 _MARKERS = ("o", "^", "s", "D", "v", "P")
-_BINS = 40
+_MOST_BINS = 40
 
 
 def plot_usage(usage: Mapping[str, Any], *, title: str = "") -> Any:
@@ -51,8 +53,8 @@ def plot_usage(usage: Mapping[str, Any], *, title: str = "") -> Any:
             axis.spines[side].set_visible(False)
         axis.title.set_size(10)
     names = [
-        f"{name}: {one['records']:,} ECGs, {one['tokens']:,} tokens, {one['compression']:.2f} samples per token"
-        for name, one in sets.items()
+        f"{which}: {one['records']:,} ECGs, {one['tokens']:,} tokens, {one['compression']:.2f} samples per token"
+        for which, one in zip(told(sets, usage), sets.values(), strict=True)
     ]
     handles = [_handle(number) for number in range(len(sets))]
     figure.legend(handles, names, loc="outside lower center", frameon=False, fontsize=9, ncols=1)
@@ -106,13 +108,18 @@ def _plot_coverage(axis: Any, sets: Any, usage: Any) -> None:
 def _plot_tokens_per_ecg(axis: Any, sets: Any, usage: Any) -> None:
     pairs = [np.array(one["tokens_per_ecg"]).T for one in sets.values()]
     low, high = min(values[0] for values, _ in pairs), max(values[-1] for values, _ in pairs)
-    edges = np.linspace(low - 0.5, high + 0.5, min(_BINS, int(high - low + 1)) + 1)
+    # In bins for thousands of ECGs a few dozen would be a comb.
+    largest = max(int(records.sum()) for _, records in pairs)
+    bins = min(_MOST_BINS, int(high - low + 1), max(5, 2 * math.isqrt(largest)))
+    edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
     for number, (values, records) in enumerate(pairs):
         shares, _ = np.histogram(values, edges, weights=100.0 * records / records.sum())
         axis.stairs(shares, edges, **_style(number))
         mean = float(values @ records / records.sum())
         axis.plot([mean], [0.0], _MARKERS[number], color=_COLOURS[number], clip_on=False, markersize=7)
     axis.set(xlabel="tokens per ECG (marker: mean)", ylabel="share of the ECGs (%)", ylim=(0.0, None))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.locator_params(axis="x", nbins=5)
     axis.set_title("Tokens per ECG")
 
 
@@ -126,7 +133,7 @@ def _plot_lengths(axis: Any, sets: Any, usage: Any) -> None:
         axis.plot([mean], [0.0], _MARKERS[number], color=_COLOURS[number], clip_on=False, markersize=7)
     axis.set(xscale="log", ylim=(0.0, 102.0), xlabel="token length (ms; marker: mean)")
     axis.set_ylabel("samples in tokens up to this length (%)")
-    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_major_formatter("{x:,g}")
     axis.set_title("Length of the tokens")
 
 
@@ -139,6 +146,7 @@ def _plot_leads(axis: Any, sets: Any, usage: Any) -> None:
         axis.plot(places, values, _MARKERS[number], color=_COLOURS[number], markersize=6)
     axis.set_xticks(range(len(order)), order, fontsize=8)
     axis.set(xlabel="lead", ylabel="samples per token", xlim=(-0.5, len(order) - 0.5), ylim=(0.0, None))
+    axis.locator_params(axis="y", integer=True)
     axis.set_title("Compression by lead")
 
 

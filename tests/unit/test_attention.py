@@ -38,6 +38,7 @@ def eager_attention(model, ids):
 def test_the_same_as_all_layers_at_once(family, monkeypatch):
     # Five rows at a time: 23 tokens take five turns.
     monkeypatch.setattr(attention, "_MOST_NUMBERS", 5 * 4 * 23)
+    monkeypatch.setattr(attention, "_ROWS", 6)
     model, reading = tiny(family), bare_reading()
     whole = eager_attention(model, reading.ids)
     summary = watch_attention(model, reading)
@@ -54,6 +55,19 @@ def test_the_same_as_all_layers_at_once(family, monkeypatch):
     if family == "gemma2":
         assert summary.from_answer[0, :, : rows.start - 6].max() == 0.0  # beyond the window
         assert summary.from_answer[1, :, : rows.start - 6].max() > 0.0
+
+
+def test_attention_to_later_tokens_is_rolled_out_too(monkeypatch):
+    """Some models let a prompt's tokens see one another both ways."""
+    monkeypatch.setattr(attention, "_ROWS", 2)
+    watcher = attention._Watcher(slice(3, 5), slice(0, 3))
+    made = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0))
+    rolled = torch.eye(5)
+    for mean in made / made.sum(dim=-1, keepdim=True):
+        rolled = (mean / 2 + torch.eye(5) / 2) @ rolled
+    for mean in made:
+        watcher._roll(mean.clone())
+    assert torch.allclose(watcher._rollout, rolled, atol=1e-6)
 
 
 def test_layers_and_heads_are_chosen_by_number():

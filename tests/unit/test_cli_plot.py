@@ -37,6 +37,14 @@ class TestFigures:
             content = (tmp_path / f"{name}.svg").read_text()
             assert 'id="trace-I-0"' in content and 'id="trace-aVF-1"' in content
 
+    def test_resolution(self, recording, tmp_path):
+        output = tmp_path / "a.png"
+        sizes = []
+        for dpi in ((), ("--dpi", 127)):
+            assert run("ecg", "--record", recording, *FILE, "--seconds", 1, *dpi, "--output", output) == 0
+            sizes.append(int.from_bytes(output.read_bytes()[16:20], "big"))
+        assert sizes[0] == pytest.approx(2 * sizes[1], abs=2)
+
     def test_merges(self, recording, small_prepared, small_ecg_byte, tmp_path):
         tokenizer = ("--tokenizer", small_ecg_byte)
         assert run("merges", *tokenizer, "--record", recording, *FILE, "--output", tmp_path / "a.svg") == 0
@@ -51,11 +59,17 @@ class TestFigures:
         data = ("--data", small_prepared.folder, "--window-seconds", 5, "--merges", 0, 60)
         assert run("usage", "--tokenizer", small_ecg_byte, *data, "--output", tmp_path / "u.png") == 0
         one = json.loads((tmp_path / "u.json").read_text())["data_sets"]["prepared"]
-        assert (one["records"], [point["merges"] for point in one["by_merges"]]) == (80, [0, 60])
+        assert (one["records"], [point["merges"] for point in one["by_merges"]]) == (8, [0, 60])
+        assert one["splits"]["train"] == {"ecgs": 72, "seen_by_tokenizer": "yes"}
         out = capsys.readouterr().out
-        assert f"prepared: 80 ECGs, {one['tokens'] / 80:.0f} tokens per ECG, {one['compression']:.2f} samples" in out
+        numbers = f"8 ECGs, {one['tokens'] / 8:.0f} tokens per ECG, {one['compression']:.2f} samples"
+        assert f"prepared, held-out records (the tokenizer never saw them): {numbers}" in out
         assert f"{one['coverage']['used']} of 86 ids in use" in out
         assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")
+        split = ("--split", "train", "--output", tmp_path / "t.png")
+        assert run("usage", "--tokenizer", small_ecg_byte, *data, *split) == 0
+        one = json.loads((tmp_path / "t.json").read_text())["data_sets"]["prepared"]
+        assert (one["records"], one["split"], one["seen_by_tokenizer"]) == (72, "train", "yes")
 
     def test_decode(self, small_prepared, small_ecg_byte, tmp_path, capsys):
         data = ("--data", small_prepared.folder, "--record", 3, "--leads", "I")
@@ -75,6 +89,7 @@ class TestRefusals:
         [
             ((), "give what to draw: ecg, merges, usage, decode or attention"),
             (("ecg", "--record", "absent", "--output", "a.png"), "there is no such recording"),
+            (("ecg", "--record", "x", "--output", "a.png", "--dpi", "5"), "got 5 dots per inch, expected 20 to 1200"),
             (("ecg", "--record", "absent", "--output", "a.txt"), "expected a name that ends in .png, .svg, .pdf"),
             (("ecg", "--record", "x", "--data", "PREPARED", "--output", "a.png"), "expected the number of one of"),
             (("ecg", "--record", "99", "--data", "PREPARED", "--output", "a.png"), "holds no record 99"),
@@ -97,6 +112,10 @@ class TestRefusals:
             (
                 ("usage", "--tokenizer", "TOKENIZER", "--data", "PREPARED", "--data", "PREPARED", "--output", "u.png"),
                 "expected each folder once",
+            ),
+            (
+                ("usage", "--tokenizer", "TOKENIZER", "--data", "PREPARED", "--split", "no", "--output", "u.png"),
+                "it has held-out, all, test, train, validation",
             ),
             (
                 (
@@ -163,5 +182,5 @@ class TestParser:
         with pytest.raises(SystemExit) as caught:
             run("merges", "--config", tmp_path / "c.yaml", "--tokenizer", "t", "--token", 3, "--output", "a.png")
         error = capsys.readouterr().err
-        assert caught.value.code == 2 and "unknown option 'layuot'; known: data, format, gain" in error
+        assert caught.value.code == 2 and "unknown option 'layuot'; known: data, dpi, format" in error
         assert "Try `ecgbyte plot merges --help`." in error

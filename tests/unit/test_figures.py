@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from colorspacious import cspace_convert
+from matplotlib.colors import to_hex, to_rgb
 
 from ecgbyte_hf.interpretation import (
     __all__ as public_names,
@@ -19,7 +20,14 @@ from ecgbyte_hf.interpretation import (
     save_figure,
 )
 from ecgbyte_hf.interpretation.figures import clinical_order
-from ecgbyte_hf.interpretation.token_colours import TOKEN_COLOURS, token_colour
+from ecgbyte_hf.interpretation.token_colours import (
+    TOKEN_COLOURS,
+    TOKEN_SHADES,
+    is_shaded,
+    neighbour_colours,
+    number_colour,
+    token_colour,
+)
 from ecgbyte_hf.interpretation.token_growth import growth_levels
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError, LeadError, SamplingRateError, SignalError
 from ecgbyte_hf.models.feature_extraction_ecg_byte import EcgByteFeatureExtractor
@@ -212,62 +220,78 @@ def points_of(root, name):
     return np.array(re.findall(r"-?[\d.]+", path.get("d")), dtype=float).reshape(-1, 2) / MM
 
 
-# Machado, Oliveira and Fernandes (2009), table of severity 1.0; for linear RGB.
-DICHROMATS = {
-    "protanopia": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deuteranopia": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.011820, 0.042940, 0.968881],
-    ],
-}
-TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+DICHROMACIES = ("protanomaly", "deuteranomaly", "tritanomaly")  # at severity 100 protanopia and so on
 
 
 def seen(colours):
-    """CIELAB (views, colours, 3) of colours for normal vision and both kinds of red-green blindness."""
+    """CAM02-UCS (views, colours, 3) for normal vision and the three kinds of dichromacy."""
     rgb = np.array([to_rgb(colour) for colour in colours])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    views = [linear, *(np.clip(linear @ np.array(matrix).T, 0.0, 1.0) for matrix in DICHROMATS.values())]
-    xyz = np.array(views) @ np.array(TO_XYZ).T / np.sum(TO_XYZ, axis=1)
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = np.moveaxis(f, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    blind = [{"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100} for kind in DICHROMACIES]
+    views = [rgb, *(np.clip(cspace_convert(rgb, kind, "sRGB1"), 0.0, 1.0) for kind in blind)]
+    return np.array([cspace_convert(view, "sRGB1", "CAM02-UCS") for view in views])
 
 
-def difference(one, other):
-    """Least difference of two colours over all kinds of vision; 2.3 is just noticeable."""
-    pair = seen([one, other])
-    return float(np.linalg.norm(pair[:, 0] - pair[:, 1], axis=1).min())
+def least_difference(some, others):
+    """Least difference of a colour of `some` from a different one of `others`, over all kinds of vision."""
+    apart = np.linalg.norm(seen(some)[:, :, None] - seen(others)[:, None], axis=-1)
+    is_other = np.array([[one != other for other in others] for one in some])
+    return float(apart[:, is_other].min())
+
+
+def tints(colours):
+    """What is behind the trace: half white."""
+    return [tuple((1.0 + np.array(to_rgb(colour))) / 2.0) for colour in colours]
 
 
 class TestColours:
     def test_the_measure(self):
-        assert difference("#000000", "#FFFFFF") == pytest.approx(100.0, abs=0.1)
-        assert difference("#00A000", "#A07000") < 20 < np.linalg.norm(np.diff(seen(["#00A000", "#A07000"])[0], axis=0))
+        assert least_difference(["#000000"], ["#FFFFFF"]) == pytest.approx(100.0, abs=0.1)
+        red_green, blue_green = seen(["#E02000", "#707000"]), seen(["#4080C0", "#408870"])
+        for pair, kind in ((red_green, 2), (blue_green, 3)):  # confused by deuteranopia, and by tritanopia
+            apart = np.linalg.norm(pair[:, 0] - pair[:, 1], axis=1)
+            assert apart[kind] < 0.4 * apart[0]
 
-    def test_any_two_can_be_told_apart_in_any_vision(self):
-        pairs = [(a, b) for place, a in enumerate(TOKEN_COLOURS) for b in TOKEN_COLOURS[:place]]
-        assert min(difference(*pair) for pair in pairs) > 20
-        assert min(difference("#000000", colour) for colour in TOKEN_COLOURS) > 55  # the trace is seen on them
+    def test_neighbours_can_be_told_apart_in_any_vision(self):
+        """A colour may stand beside any other colour, and beside any shade; 1 is about just noticeable."""
+        assert len(TOKEN_COLOURS) == len(TOKEN_SHADES) == len({*TOKEN_COLOURS, *TOKEN_SHADES}) / 2
+        assert least_difference(TOKEN_COLOURS, TOKEN_COLOURS) > 13.0
+        assert least_difference(TOKEN_COLOURS, TOKEN_SHADES) > 13.0
+        assert least_difference(tints(TOKEN_COLOURS), tints(TOKEN_COLOURS)) > 6.0
+        assert least_difference(tints(TOKEN_COLOURS), tints(TOKEN_SHADES)) > 6.0
+
+    def test_traces_and_numbers_are_seen_on_them(self):
+        everything = [*TOKEN_COLOURS, *TOKEN_SHADES]
+        assert least_difference(["#000000"], tints(everything)) > 60.0
+        assert min(least_difference([number_colour(colour)], [colour]) for colour in everything) > 50.0
 
     def test_are_stable(self):
-        """These were published: a figure made tomorrow has them too."""
-        assert [token_colour(index) for index in (0, 1, 27, 3500)] == ["#96F0FF", "#C3873C", "#7887FF", "#78C3FF"]
+        """A figure made tomorrow has them too."""
+        assert [token_colour(index) for index in (0, 1, 27, 3500)] == ["#B4F0FF", "#A5875A", "#4BA596", "#D2F0B4"]
         assert {token_colour(index) for index in range(500)} == set(TOKEN_COLOURS)
+
+    def test_no_two_neighbours_have_the_same(self):
+        few = np.random.default_rng(0).integers(0, 3, 2000)
+        ids = few + 12 * np.random.default_rng(1).integers(0, 200, 2000)
+        colours = neighbour_colours(ids)
+        assert all(one != other for one, other in zip(colours, colours[1:], strict=False))
+        shaded = is_shaded(ids)
+        assert 0.15 < shaded.mean() < 0.35  # every second of a run of the same colour, and no other
+        for index, colour, is_dark in zip(ids, colours, shaded, strict=True):
+            assert colour == (TOKEN_SHADES[index % 12] if is_dark else token_colour(index))
+        for place in range(1, 2000):
+            is_same = ids[place] % 12 == ids[place - 1] % 12
+            assert shaded[place] == (is_same and not shaded[place - 1])
+        assert neighbour_colours([]) == []
 
 
 class TestTokens:
     def test_bands_are_the_token_spans(self, figures, signal, tokenizer):
         encoding = tokenizer(signal, return_offsets_mapping=True)
         expected = {lead: [] for lead in REFERENCE_LEADS}
-        for index, offset in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        colour_of = neighbour_colours(encoding["input_ids"])
+        for number, offset in enumerate(encoding["offset_mapping"]):
             for lead, start, stop in tokenizer.lead_spans(offset, 1000):
-                expected[lead].append((start, stop, index))
+                expected[lead].append((start, stop, encoding["input_ids"][number], number))
         assert sum(map(len, expected.values())) > len(encoding["input_ids"])  # some go on in the next lead
         bands = drawn(figures["rows"], "tokens-")
         assert sorted(name.rsplit("-", 1)[0] for name in bands) == sorted(REFERENCE_LEADS)
@@ -277,7 +301,8 @@ class TestTokens:
             starts, stops = (15.0 + 0.25 * np.array([one[at] for one in tokens]) for at in (0, 1))
             np.testing.assert_allclose(boxes[:, :, 0].min(axis=1), starts)
             np.testing.assert_allclose(boxes[:, :, 0].max(axis=1), stops)
-            colours = np.array([to_rgb(token_colour(one[2])) for one in tokens])
+            # The last token of the lead before it goes on in this one, or is its neighbour.
+            colours = np.array([to_rgb(colour_of[one[3]]) for one in tokens])
             np.testing.assert_allclose(collection.get_facecolors()[:, :3], colours)
             tints = drawn(figures["rows"], "tints-")[name]
             np.testing.assert_allclose(tints.get_facecolors()[:, :3], (1.0 + colours) / 2.0)
@@ -292,23 +317,14 @@ class TestTokens:
         assert part[0][:, 0].min() == pytest.approx(15.0 + 187.5)
 
     @pytest.mark.parametrize("layout", ["3x4", "rows"])
-    def test_neighbours_can_be_told_apart_in_any_vision(self, figures, layout):
-        bands, strips, edges = (drawn(figures[layout], name) for name in ("tokens-", "strip-", "edges-"))
-        alike, differing = 0, 0
-        for name, collection in bands.items():
-            borders = {round(float(one[0, 0]), 5) for one in edges[name].get_segments()}
-            boxes = [path.vertices[:4, 0] for path in collection.get_paths()]
-            colours, shades = collection.get_facecolors(), strips[name].get_facecolors()
-            assert [path.vertices[:4, 0].max() for path in strips[name].get_paths()] == [box.max() for box in boxes]
-            for place, box in enumerate(boxes[:-1]):
-                if round(float(box.max()), 5) in borders:
-                    alike += 1
-                else:
-                    differing += 1
-                    assert tuple(colours[place]) != tuple(colours[place + 1])
-            assert len({tuple(shade) for shade in shades}) == 2
-            assert all(tuple(one) != tuple(other) for one, other in zip(shades, shades[1:], strict=False))
-        assert alike > 0 and differing > alike / 10 and difference(*{tuple(shade) for shade in shades}) > 40
+    def test_neighbours_differ_as_much_as_any_two_colours(self, figures, layout):
+        shades = 0
+        for collection in drawn(figures[layout], "tokens-").values():
+            colours = [to_hex(face).upper() for face in collection.get_facecolors()]
+            shades += len([colour for colour in colours if colour in TOKEN_SHADES])
+            assert all(one != other for one, other in zip(colours, colours[1:], strict=False))
+            assert set(colours) <= {*TOKEN_COLOURS, *TOKEN_SHADES}
+        assert shades > 10
 
     def test_numbers_are_ids(self, figures, signal, tokenizer):
         numbers = [text for text in figures["rows"].axes[0].texts if text.get_text().isdecimal()]
@@ -379,6 +395,10 @@ class TestGrowth:
         np.testing.assert_allclose(values, tokenizer.decode_signal([index], num_leads=1)[0])
         np.testing.assert_allclose(edges, 10.0 * np.arange(len(values) + 1))
         assert f"T: token {index}, merge {index - 25} of 80" in figure.texts[0].get_text()
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            highest = axis.transData.transform((0.0, values.max()))[1]
+            assert axis.texts and all(text.get_window_extent().y0 > highest + 1 for text in axis.texts)
 
     def test_a_range_of_each_record_is_drawn_in_bins(self):
         tokenizer = EcgByteTokenizer(merges=[(3, 4)], calibration=EcgCalibration.minmax(), leads=["II"])

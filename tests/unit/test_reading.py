@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attribution_models import LEADS, make_model, record
+from attribution_models import LEADS, bare_reading, make_model, record
 
 from ecgbyte_hf.data.local_findings import QUESTION, SHIFT_MV, local_st_shift
 from ecgbyte_hf.data.simulator import ST_SHIFTS
 from ecgbyte_hf.evaluation.language_model import EcgLanguageModel
+from ecgbyte_hf.interpretation import faithfulness
 from ecgbyte_hf.interpretation.attribution import METHODS, attribute, save_numbers, sums_by_kind
 from ecgbyte_hf.interpretation.attribution_figure import plot_attribution
 from ecgbyte_hf.interpretation.faithfulness import (
@@ -20,7 +21,12 @@ from ecgbyte_hf.interpretation.faithfulness import (
     token_share,
     top_samples,
 )
-from ecgbyte_hf.interpretation.gradients import answer_logprob, gradient_x_input, integrated_gradients
+from ecgbyte_hf.interpretation.gradients import (
+    answer_logprob,
+    gradient_x_input,
+    integrated_gradients,
+    one_layer_at_a_time,
+)
 from ecgbyte_hf.interpretation.reading import read_question
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
@@ -128,6 +134,52 @@ class TestGradients:
             answer_logprobs(model, [reading.signal], QUESTION, reading.answer)[0], abs=1e-4
         )
 
+    def test_a_layer_keeps_its_input_alone(self, monkeypatch):
+        """What else the backward pass needs of a layer is made again."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        shape = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+        given = bare_reading()
+
+        def kept(layers):
+            numbers = []
+
+            def keep(tensor):
+                if tensor.requires_grad and not isinstance(tensor, torch.nn.Parameter):
+                    numbers.append(tensor.numel())
+                return tensor
+
+            model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **shape)).eval()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), one_layer_at_a_time(model):
+                answer_logprob(model, given)(torch.from_numpy(given.ids[None]))
+            assert not [module for module in model.modules() if "forward" in vars(module)]
+            return sum(numbers)
+
+        assert kept(6) - kept(2) == 4 * given.num_tokens * 32
+        monkeypatch.setattr("transformers.modeling_layers.GradientCheckpointingLayer", torch.nn.Bilinear)
+        assert kept(6) - kept(2) > 20 * 4 * given.num_tokens * 32  # of layers that are no such
+
+    def test_values_are_those_of_all_layers_at_once(self, model, reading, monkeypatch):
+        from contextlib import nullcontext
+
+        from ecgbyte_hf.interpretation import gradients
+
+        made = gradient_x_input(model.model, reading)
+        monkeypatch.setattr(gradients, "one_layer_at_a_time", nullcontext)
+        assert gradient_x_input(model.model, reading) == pytest.approx(made, abs=1e-6)
+
+    def test_a_hook_of_a_layer_comes_back(self, model):
+        layer = model.model.model.layers[0]
+        hook = layer.forward
+        layer.forward = hook  # as accelerate does, on the layer itself
+        try:
+            with one_layer_at_a_time(model.model):
+                assert layer.forward is not hook
+            assert vars(layer)["forward"] is hook
+        finally:
+            del layer.forward
+
     def test_gradient_x_input_is_a_slope(self, model, reading):
         """Scaling one token's embedding by 1 + e changes the log-probability by e times its value."""
         import torch
@@ -208,7 +260,7 @@ class TestFaithfulness:
         with pytest.raises(EcgDataError, match="expected the same samples"):
             share_inside(only[:, 1:], place)
 
-    def test_deletion_scores_the_changed_signals(self, model, reading):
+    def test_deletion_scores_the_changed_signals(self, model, reading, monkeypatch):
         values = np.random.default_rng(1).random(reading.signal.shape)
         made = deletions(model, reading, {"a": values, "b": -values}, draws=3, seed=4)
         expected = answer_logprobs(
@@ -216,6 +268,9 @@ class TestFaithfulness:
         )
         assert [made["a"].whole, made["a"].top] == pytest.approx(expected, abs=1e-4)
         assert made["a"].drop == pytest.approx(expected[0] - expected[1], abs=1e-4)
+        monkeypatch.setattr(faithfulness, "_MOST_TOKENS", 1)  # one ECG after another
+        again = deletions(model, reading, {"a": values, "b": -values}, draws=3, seed=4)
+        assert again["b"].random == pytest.approx(made["b"].random, abs=1e-4)
         assert made["b"].top != pytest.approx(made["a"].top, abs=1e-6)
         assert len(set(made["a"].random)) == 3
         assert made["a"].to_dict()["random_drop"] == pytest.approx(made["a"].whole - np.mean(made["a"].random))

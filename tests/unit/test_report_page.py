@@ -16,6 +16,7 @@ from ecgbyte_hf.data.local_findings import local_st_shift
 from ecgbyte_hf.interpretation.attribution import Attribution
 from ecgbyte_hf.interpretation.reading import Reading, Word
 from ecgbyte_hf.interpretation.report_page import report_page, save_report
+from ecgbyte_hf.interpretation.token_colours import neighbour_colours
 
 LEADS = ("V1", "II")
 HOSTILE = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
@@ -120,6 +121,8 @@ def test_the_trace_is_true_to_scale(page, reading):
     traces = re.findall(r'class="trace" d="M([^"]*)"', page)
     assert len(traces) == 2
     points = np.array([[float(part) for part in pair.split()] for pair in traces[0].split("L")])
+    pulses = re.findall(r'class="pulse" d="M([\d.]+) ([\d.]+)h', page)
+    assert all(float(line) % 5.0 == 0.0 for _, line in pulses)  # on thick lines of the grid
     # Clinical order: II comes first. 25 mm a second, 10 mm a millivolt, upwards.
     assert points[-1, 0] - points[0, 0] == pytest.approx(25.0 * (reading.signal.shape[1] - 1) / 100.0, abs=0.02)
     signal = reading.signal[1]
@@ -129,11 +132,14 @@ def test_the_trace_is_true_to_scale(page, reading):
 def test_every_sample_has_its_token(page, reading, attributions):
     data = stored(page)
     assert data["leads"] == ["II", "V1"]
+    ends = np.add(data["tops"], data["row_heights"])
+    assert ends[0] == pytest.approx(data["tops"][1]) and min(data["row_heights"]) > 14.0
     owners = np.full(reading.signal.shape, -1)
     for row, start, stop, token in data["spans"]:
         assert (owners[LEADS.index(data["leads"][row]), start:stop] == -1).all()
         owners[LEADS.index(data["leads"][row]), start:stop] = token
     assert np.array_equal(owners, reading.token_of_sample)
+    assert data["colours"] == neighbour_colours(reading.ecg_ids)  # as in the figures
     attention = data["methods"]["attention"]
     lengths = np.diff(reading.offsets, axis=1)[:, 0] / 100.0
     assert attention["density"] == pytest.approx(100 * attributions[0].values[reading.ecg] / lengths, rel=1e-3)
@@ -171,6 +177,10 @@ def test_in_a_browser(tmp_path, reading, attributions):
             assert "nats" in tab.inner_text("#unit")
             tab.select_option("#method", "nothing")
             assert set(tab.evaluate(fills)) == {"none"}
+            tab.select_option("#method", "tokens")
+            tokens = tab.evaluate(fills.replace("rect.getAttribute('fill')", "Number(rect.dataset.token)"))
+            colours = neighbour_colours(reading.ecg_ids)
+            assert tab.evaluate(fills) == [f"{colours[token]}80" for token in tokens]
             tab.select_option("#method", "attention")
             box = "document.getElementById('ecg').getAttribute('viewBox').split(' ').map(Number)"
             whole = tab.evaluate(box)

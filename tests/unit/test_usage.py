@@ -9,6 +9,7 @@ import pytest
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.data.windows import WindowedData
 from ecgbyte_hf.interpretation import measure_usage, plot_usage
+from ecgbyte_hf.interpretation.usage_splits import records_of_split, splits_seen
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 from ecgbyte_hf.models.tokenization_ecg_byte import EcgByteTokenizer
 
@@ -26,7 +27,12 @@ def data(small_prepared):
 
 @pytest.fixture(scope="module")
 def usage(data, tokenizer):
-    return measure_usage(data, tokenizer, num_threads=1)
+    return measure_usage(data, tokenizer, split="all", num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def training(small_ecg_byte):
+    return json.loads((small_ecg_byte / "training.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["whole", "3 s"])
@@ -81,6 +87,73 @@ def test_vocabulary_sizes_are_tokenizers_of_the_first_merges(usage, data, tokeni
     assert points[0]["compression"] == 1.0
 
 
+class TestSplits:
+    def test_by_default_nothing_is_counted_that_tokenizers_are_learnt_from(self, data, tokenizer, training):
+        made = measure_usage(data, tokenizer, training=training, vocabulary_sizes=[60], num_threads=1)
+        for name, count in (("whole", 4), ("3 s", 12)):
+            one, prepared = made["data_sets"][name], data[name]
+            others = sorted(set(prepared.ecg_ids) - set(prepared.train_ecg_ids()))
+            assert (one["split"], one["seen_by_tokenizer"], one["records"]) == ("held-out", "no", count)
+            tokens = sum(len(tokenizer.encode_signal(signal)) for _, signal in prepared.iter_signals(others))
+            assert (len(others), one["tokens"]) == (count, tokens)
+        origin = made["provenance"]
+        assert origin["arguments"]["split"] == "held-out"
+        assert origin["tokenizer_data_hash"] == data["whole"].report["data_hash"]
+
+    def test_another_split(self, data, tokenizer):
+        prepared = data["whole"]
+        made = measure_usage({"a": prepared}, tokenizer, split="test", vocabulary_sizes=[0], num_threads=1)
+        one = made["data_sets"]["a"]
+        asked = {number for row in prepared.questions("test") for number in row["ecg_id"]}
+        assert (one["split"], one["records"], one["samples"]) == ("test", 2, 4000) and len(asked) == 2
+        expected = sum(len(tokenizer.encode_signal(prepared.signal(number))) for number in asked)
+        assert one["tokens"] == expected and one["seen_by_tokenizer"] == "unknown"  # no training.json was given
+
+    def test_each_split_says_how_many_it_has_and_whether_they_were_seen(self, data, training):
+        splits = splits_seen(data["whole"], training)
+        assert {name: (one["ecgs"], one["seen_by_tokenizer"]) for name, one in splits.items()} == {
+            "train": (36, "yes"),
+            "validation": (2, "no"),
+            "test": (2, "no"),
+            "held-out": (4, "no"),
+            "all": (40, "in part"),
+        }
+        assert splits_seen(data["3 s"], training)["train"] == {"ecgs": 108, "seen_by_tokenizer": "yes"}
+
+    def test_a_draw_and_other_data(self, data, training):
+        def seen(changed, split="train"):
+            return splits_seen(data["whole"], changed)[split]["seen_by_tokenizer"]
+
+        origin = training["provenance"]
+        for name in ("max_records", "records"):
+            drawn = {**training, "provenance": {**origin, "arguments": {**origin["arguments"], name: 5}}}
+            assert (seen(drawn), seen(drawn, "test")) == ("in part", "no")
+        other = {**training, "provenance": {**origin, "data_hash": {"train": "0123", "test": "4567"}}}
+        for unknown in (other, None, {}, {"provenance": []}, {"provenance": {"data_hash": "x"}}):
+            assert (seen(unknown), seen(unknown, "held-out")) == ("unknown", "unknown")
+
+    def test_records_of_no_split_are_held_out(self, data, training, monkeypatch):
+        prepared = PreparedData(data["whole"].folder)
+        left_out = prepared.ecg_ids_of_split("test")
+        monkeypatch.setitem(prepared.report, "questions", {"train": {}, "validation": {}})
+        splits = splits_seen(prepared, training)
+        assert splits["in no split"] == {"ecgs": 2, "seen_by_tokenizer": "no"} and splits["held-out"]["ecgs"] == 4
+        assert set(left_out) < set(records_of_split(prepared))
+
+    def test_refusals(self, data, tokenizer, monkeypatch):
+        with pytest.raises(EcgDataError, match="no split 'tset'; it has held-out, all, test, train, validation"):
+            measure_usage(data, tokenizer, split="tset")
+        prepared = PreparedData(data["whole"].folder)
+        monkeypatch.setattr(prepared, "ecg_ids", prepared.train_ecg_ids())
+        with pytest.raises(EcgDataError, match="no held-out record, so there is nothing to count; give another split"):
+            measure_usage({"a": prepared}, tokenizer)
+
+    def test_the_figure_says_which(self, data, tokenizer, training):
+        made = measure_usage(data, tokenizer, training=training, vocabulary_sizes=[60], num_threads=1)
+        texts = [text.get_text() for text in plot_usage(made).legends[0].get_texts()]
+        assert texts[0].startswith("whole, held-out records (the tokenizer never saw them): 4 ECGs, ")
+
+
 def test_it_says_what_it_was_made_of(usage, data, tokenizer):
     origin = json.loads(json.dumps(usage))["provenance"]
     assert origin["tokenizer"] == tokenizer.fingerprint and origin["versions"]["numpy"]
@@ -98,7 +171,8 @@ def test_figure_shows_the_numbers(usage):
         counts = sorted((count for count in one["counts"] if count), reverse=True)
         np.testing.assert_allclose(ranks.lines[number].get_ydata(), [100 * count / one["tokens"] for count in counts])
         assert coverage.lines[number].get_ydata()[-1] == pytest.approx(100.0)
-        heights = per_ecg.patches[number].get_data().values
+        heights, edges = per_ecg.patches[number].get_data()[:2]
+        assert len(heights) == 20  # of 120 ECGs
         assert heights.sum() == pytest.approx(100.0)
         assert lengths.lines[2 * number].get_xdata()[0] == one["token_length"][0][0] * 10.0
         assert lengths.lines[2 * number].get_ydata()[-1] == pytest.approx(100.0)
@@ -112,7 +186,7 @@ def test_figure_shows_the_numbers(usage):
     assert all(x and y for x, y in labels) and "(ms" in lengths.get_xlabel()
     assert [label.get_text() for label in leads.get_xticklabels()] == ["I", "aVF"]
     (legend,) = figure.legends
-    assert [text.get_text().partition(":")[0] for text in legend.get_texts()] == ["whole", "3 s"]
+    assert [text.get_text().partition(",")[0] for text in legend.get_texts()] == ["whole", "3 s"]
 
 
 def test_nothing_overlaps_or_leaves_the_figure(usage):
