@@ -325,8 +325,13 @@ def test_a_report_that_is_none_makes_no_card(tmp_path):
     with pytest.raises(EcgDataError, match="a report is not as its command writes it"):
         render_card(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    (tmp_path / "report.json").write_text(json.dumps({"provenance": {"command": "evaluate"}, "exact_match": [1]}))
-    with pytest.raises(EcgDataError, match="a report is not as its command writes it"):
+    report = {"provenance": {"command": "evaluate"}, "exact_match": [1]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(EcgDataError, match="does not say which model it is about"):
+        render_card(tmp_path)
+    report["provenance"]["model"] = [1]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(EcgDataError):
         render_card(tmp_path)
 
 
