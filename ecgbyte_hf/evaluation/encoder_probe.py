@@ -336,7 +336,7 @@ def _linear(
             )
             auc, of_resamples = labelled.auc(fitted.logits(test))
             aucs.append(auc)
-            resampled.append(mean_over_labels(of_resamples))
+            resampled.append(mean_over_labels(of_resamples, auc))
             chosen.append(fitted.c)
         key = f"{share:g}"
         kept[f"linear {key}"] = np.mean(resampled, axis=0)
@@ -404,7 +404,7 @@ def _zero_shot(
         if negative:
             scores[:, column] -= ecgs @ encoding.texts(negative).mean(axis=0)
     auc, resampled = labelled.auc(scores)
-    kept["zero_shot"] = mean_over_labels(resampled)
+    kept["zero_shot"] = mean_over_labels(resampled, auc)
     return {
         "macro_auc": _macro([auc], kept["zero_shot"]),
         "by_label": labelled.by_label(auc),

@@ -262,7 +262,7 @@ def auc_difference(questions: VerifyQuestions, first: SystemScores, second: Syst
 
     def of(numbers: list[int]) -> dict[str, Any] | None:
         mean = mean_over_labels(value[numbers, None])[0]
-        return _with_interval(mean, mean_over_labels(resampled[numbers]))
+        return _with_interval(mean, mean_over_labels(resampled[numbers], value[numbers]))
 
     return {
         "overall": of(list(range(len(questions.names)))),
@@ -304,7 +304,7 @@ def macro_auc_of_parts(
     means = np.empty((len(parts), questions.n_resamples))
     for chunk, weights in questions.resamples.weights():
         for number, one in enumerate(curves):
-            means[number, chunk] = mean_over_labels(_weighted(one, weights))
+            means[number, chunk] = mean_over_labels(_weighted(one, weights), values[number])
     found = []
     for value, resampled in zip(values, means, strict=True):
         entry = _with_interval(float(mean_over_labels(value[:, None])[0]), resampled)
@@ -436,14 +436,23 @@ def _macro(
 ) -> dict[str, Any]:
     """Mean over the labels that have both classes, how many these are, and which ones lack one.
 
-    A label that lacks a class in a resample is not in the mean of that resample.
+    A label that lacks a class in a resample is in its mean with the value of all ECGs.
     """
-    found = _with_interval(float(mean_over_labels(auc[numbers, None])[0]), mean_over_labels(resampled[numbers]))
+    mean = float(mean_over_labels(auc[numbers, None])[0])
+    found = _with_interval(mean, mean_over_labels(resampled[numbers], auc[numbers]))
     left_out = [questions.names[number][1] for number in numbers if math.isnan(auc[number])]
     return {"value": None, "ci95": None, **(found or {}), "labels": len(numbers) - len(left_out), "left_out": left_out}
 
 
-def mean_over_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Column means of (labels, ...) without NaN; NaN where a column has nothing else."""
+def mean_over_labels(values: NDArray[np.float64], of_all: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Column means of (labels, columns) without NaN; NaN where a column has nothing else.
+
+    Args:
+        values: One column for each resample.
+        of_all: (labels,), on all ECGs; stands where a label has no value in a resample. The rarest labels miss most
+            often, and are often the hardest: without them the mean of a resample would be another one, mostly higher.
+    """
+    if of_all is not None:
+        values = np.where(np.isfinite(values), values, of_all[:, None])
     there = np.isfinite(values)
     return _ratio(np.where(there, values, 0.0).sum(axis=0), there.sum(axis=0))

@@ -11,6 +11,7 @@ from ecgbyte_hf.evaluation.label_scores import (
     average_precision,
     calibration,
     macro_auc_of_parts,
+    mean_over_labels,
     probability_of_yes,
     score_labels,
     verify_questions,
@@ -104,6 +105,22 @@ class TestAgainstScikitLearn:
                 assert scores.resampled_auc[number, resample] == pytest.approx(expected, abs=1e-6)
         macro = scores.resampled_auc.mean(axis=0)
         assert scores.report["macro_auc"]["ci95"] == list(np.quantile(macro, [0.025, 0.975]))
+
+    def test_every_resample_has_the_same_labels_in_its_mean(self):
+        """A label of one positive ECG that is always wrong: resamples without that ECG are not better for it."""
+        rows = []
+        for ecg in range(40):
+            for label, is_yes, is_likely in (("common", ecg < 20, ecg < 20), ("rare", ecg == 0, ecg > 0)):
+                rows.append(row(ecg, label, "yes" if is_yes else "no", probability=0.9 if is_likely else 0.1))
+        rows = score_rows(rows)
+        questions = verify_questions(rows, n_resamples=300, seed=1)
+        scores = score_labels(questions, rows)
+        assert np.isnan(scores.resampled_auc).any(axis=1).tolist() == [False, True]
+        macro = scores.report["macro_auc"]
+        assert macro["value"] == pytest.approx(0.5) and macro["ci95"] == pytest.approx([0.5, 0.5])
+        values = np.array([[1.0, 0.5], [np.nan, 0.5], [np.nan, np.nan]])
+        assert mean_over_labels(values).tolist() == [1.0, 0.5]
+        assert mean_over_labels(values, np.array([0.0, 0.4, np.nan])).tolist() == [pytest.approx(0.7), 0.5]
 
     def test_average_precision_of_ties(self):
         truth, given = np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.9])
