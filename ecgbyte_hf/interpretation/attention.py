@@ -135,6 +135,7 @@ class _Watcher:
         # Both (tokens, tokens), of the CPU, and used again for every layer.
         self._rollout: Any = None
         self._mean: Any = None
+        self._is_causal = True  # all layers so far
 
     def attend(self, eager: Callable[..., Any], module: Any, query: Any, key: Any, mask: Any, **given: Any) -> Any:
         """What `eager` gives for all rows, made from a few rows at a time.
@@ -184,13 +185,13 @@ class _Watcher:
         """
         mixed = mean.div_(2.0 * mean.sum(dim=-1, keepdim=True))
         mixed.diagonal().add_(0.5)
+        starts = range(0, len(mixed), _ROWS)
+        self._is_causal &= not any(mixed[start : start + _ROWS].triu(start + 1).any() for start in starts)
         if self._rollout is None:
             self._rollout = mixed
             return
         self._mean = mixed
-        starts = range(0, len(mixed), _ROWS)
-        is_causal = not any(mixed[start : start + _ROWS].triu(start + 1).any() for start in starts)
-        if not is_causal:
+        if not self._is_causal:  # this layer, or one below it
             self._rollout = mixed @ self._rollout
             return
         # From the last rows up, in place: a causal row is made of rows above it alone, and those are not yet replaced.

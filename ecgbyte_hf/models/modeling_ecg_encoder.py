@@ -21,6 +21,7 @@ from .weights_ecg import refuse_damaged_weights
 
 # How an encoder's input is made: its preprocessor, and the cleaning of recordings where that is an image processor.
 _INPUT_FILES = ("preprocessor_config.json", "signal/preprocessor_config.json")
+_OF_PUSH = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 _PLACES = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 
 
@@ -33,13 +34,13 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
 
     Attributes:
         auto_classes: name of an Auto class -> name of the class of the same file that it loads.
-        input_files: name -> text of the files that lay beside the weights and say how the input is made; they are
+        input_files: name -> content of the files that lay beside the weights and say how the input is made; they are
             saved and pushed with the weights.
     """
 
     base_model_prefix = "encoder"
     auto_classes: ClassVar[dict[str, str]] = {}
-    input_files: Mapping[str, str] = MappingProxyType({})
+    input_files: Mapping[str, bytes] = MappingProxyType({})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -63,48 +64,60 @@ class EcgEncoderPreTrainedModel(PreTrainedModel):
         So `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads the base model of one saved by pretraining
         too. What the map held before may point to the repository that the weights once came from.
         """
+        # transformers would upload the folder before the input files are in it.
+        is_pushed = kwargs.pop("push_to_hub", False)
+        push = {name: kwargs.pop(name) for name in _OF_PUSH if is_pushed and name in kwargs}
         file = _file_of(type(self))
         config = type(self.config)
         self.config.auto_map = {"AutoConfig": f"{_file_of(config)}.{config.__name__}"} | {
             auto: f"{file}.{name}" for auto, name in self.auto_classes.items()
         }
         super().save_pretrained(save_directory, *args, **kwargs)
-        for name, text in self.input_files.items() if kwargs.get("is_main_process", True) else ():
+        is_main_process = kwargs.get("is_main_process", True)
+        for name, content in self.input_files.items() if is_main_process else ():
             target = Path(save_directory, name)
             if not target.exists():  # what is there may be newer
                 target.parent.mkdir(exist_ok=True)
-                target.write_text(text, encoding="utf-8")
+                target.write_bytes(content)
+        if is_pushed and is_main_process:
+            repo_id = push.pop("repo_id", Path(save_directory).name)
+            self.push_to_hub(repo_id, token=kwargs.get("token"), **push)
 
 
-def _input_files(place: Any, where: dict[str, Any]) -> dict[str, str]:
+def _input_files(place: Any, where: dict[str, Any]) -> dict[str, bytes]:
     """Return those of a folder or a repository, by name, with the code that they name.
 
     What is not there, or cannot be reached, is left out.
     """
     quiet = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
-    found: dict[str, str] = {}
+    found: dict[str, bytes] = {}
     waiting = list(_INPUT_FILES)
     while waiting:
         name = waiting.pop()
         path = None if name in found else cached_file(place, name, **where, **quiet)
         if path is not None:
-            found[name] = Path(path).read_text(encoding="utf-8")
+            found[name] = Path(path).read_bytes()
             folder, slash, _ = name.rpartition("/")
             waiting += [f"{folder}{slash}{module}.py" for module in _modules_named_in(name, found[name])]
     return found
 
 
-def _modules_named_in(name: str, text: str) -> list[str]:
-    """Return the modules beside a file that it needs: a configuration by its `auto_map`, code by its imports."""
+def _modules_named_in(name: str, content: bytes) -> list[str]:
+    """Return the modules beside a file that it needs: a configuration by its `auto_map`, code by its imports.
+
+    Who needs a damaged file says so; weights load without it.
+    """
+    text = content.decode("utf-8", errors="replace")
     if name.endswith(".py"):
         return re.findall(r"^\s*from \.(\w+) import", text, re.MULTILINE)
     try:
-        content = json.loads(text)
-    except ValueError:
-        return []  # who needs the file says that it is damaged; weights load without it
-    named = content.get("auto_map", {}).values() if isinstance(content, dict) else []
-    classes = [one for each in named for one in (each if isinstance(each, list) else [each]) if one]
-    return [one.partition(".")[0] for one in classes if "--" not in one]
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    named = settings.get("auto_map") if isinstance(settings, dict) else None
+    groups = named.values() if isinstance(named, dict) else ()
+    classes = [one for each in groups for one in (each if isinstance(each, list) else [each])]
+    return [one.partition(".")[0] for one in classes if isinstance(one, str) and one and "--" not in one]
 
 
 def _file_of(its_class: type) -> str:

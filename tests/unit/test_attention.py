@@ -57,11 +57,14 @@ def test_the_same_as_all_layers_at_once(family, monkeypatch):
         assert summary.from_answer[1, :, : rows.start - 6].max() > 0.0
 
 
-def test_attention_to_later_tokens_is_rolled_out_too(monkeypatch):
-    """Some models let a prompt's tokens see one another both ways."""
+@pytest.mark.parametrize("causal", [(), (1,), (1, 2)], ids=["none is causal", "the second is", "the last two are"])
+def test_attention_to_later_tokens_is_rolled_out_too(causal, monkeypatch):
+    """Some models let a prompt's tokens see one another both ways, and may do so in some layers only."""
     monkeypatch.setattr(attention, "_ROWS", 2)
     watcher = attention._Watcher(slice(3, 5), slice(0, 3))
     made = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0))
+    for number in causal:
+        made[number] = made[number].tril()
     rolled = torch.eye(5)
     for mean in made / made.sum(dim=-1, keepdim=True):
         rolled = (mean / 2 + torch.eye(5) / 2) @ rolled

@@ -105,6 +105,24 @@ class TestInputFiles:
         assert {path.relative_to(second) for path in second.rglob("*") if path.is_file()} == first
         assert Path("image_processing_ecg.py") in first
 
+    @pytest.mark.parametrize("content", [b"[1]", b'{"auto_map": null}', b'{"auto_map": [1]}', b"{", b"\xff\xfe{}"])
+    def test_weights_load_beside_damaged_ones_which_stay_as_they_are(self, content, folders, tmp_path):
+        folder = shutil.copytree(folders["EcgResNet"], tmp_path / "first")
+        (folder / "preprocessor_config.json").write_bytes(content)
+        AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "second")
+        assert (tmp_path / "second" / "preprocessor_config.json").read_bytes() == content
+
+    def test_saving_that_pushes_pushes_them_too(self, folders, tmp_path, monkeypatch):
+        folder = shutil.copytree(folders["EcgResNet"], tmp_path / "first")
+        ecgbyte_hf.EcgByteFeatureExtractor(profile="none", sampling_rate=100).save_pretrained(folder)
+        model = AutoModel.from_pretrained(folder)
+        pushed = []
+        monkeypatch.setattr(type(model), "push_to_hub", lambda self, *args, **kwargs: pushed.append((args, kwargs)))
+        model.save_pretrained(tmp_path / "second", push_to_hub=True, repo_id="a/b", private=True, token="hf_x")
+        model.save_pretrained(tmp_path / "third", push_to_hub=True)
+        assert pushed == [(("a/b",), {"token": "hf_x", "private": True}), (("third",), {"token": None})]
+        assert AutoFeatureExtractor.from_pretrained(tmp_path / "second").profile == "none"
+
     def test_newer_ones_stay(self, folders, tmp_path):
         folder = shutil.copytree(folders["EcgResNet"], tmp_path / "first")
         ecgbyte_hf.EcgByteFeatureExtractor(sampling_rate=100, profile="none").save_pretrained(folder)
