@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ecgbyte_hf.command_line import Adder, say
+from ecgbyte_hf.command_line import Adder, add_window, open_prepared, say, seed
 from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
@@ -24,7 +24,6 @@ def add_commands(add: Adder) -> None:
 
 
 def _add_pretrain_encoder(add: Adder) -> None:
-    from ecgbyte_hf.cli import _add_window
 
     command = add(
         "pretrain-encoder",
@@ -43,7 +42,7 @@ def _add_pretrain_encoder(add: Adder) -> None:
         help="what an ECG is paired with: its report; all its questions with their answers; the labels it has of "
         "those that verify questions ask about (default: reports where there are some, else labels, else answers)",
     )
-    _add_window(command)
+    add_window(command)
     _add_start(command.add_argument_group("weights (default: those of the paper, from the Hub)"))
     _add_training(command.add_argument_group("training"))
 
@@ -82,7 +81,6 @@ def _add_start(group: Any) -> None:
 
 
 def _add_training(group: Any) -> None:
-    from ecgbyte_hf.cli import _seed
 
     group.add_argument("--epochs", type=float, default=20, help="default: 20")
     group.add_argument("--max-steps", type=int, default=-1, metavar="N", help="instead of --epochs")
@@ -116,7 +114,7 @@ def _add_training(group: Any) -> None:
         metavar="N",
         help="stop after N evaluations without a lower validation loss; 0 for never (default: 5, as in the paper)",
     )
-    group.add_argument("--seed", type=_seed, default=0, help="of weights, order, texts and dropout")
+    group.add_argument("--seed", type=seed, default=0, help="of weights, order, texts and dropout")
     group.add_argument("--num-workers", type=int, default=0, help="processes that make batches (default: none)")
     group.add_argument("--stream", action="store_true", help="read signals from disk instead of holding them all")
     group.add_argument("--report-to", default="none", metavar="NAME", help="such as wandb (default: none)")
@@ -125,7 +123,6 @@ def _add_training(group: Any) -> None:
 
 
 def _pretrain_encoder(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.training.pretrain_encoder import PretrainOptions, pretrain_encoder
     from ecgbyte_hf.training.start_encoder import EncoderStart, encoder_named
 
@@ -167,7 +164,7 @@ def _pretrain_encoder(options: argparse.Namespace) -> int:
         use_cpu=options.cpu,
     )
     report = pretrain_encoder(
-        _open_prepared(options),
+        open_prepared(options),
         options.output,
         encoder_named(options.encoder),
         texts=options.texts,
@@ -206,7 +203,6 @@ def _lines(report: dict[str, Any]) -> list[str]:
 
 
 def _add_probe_encoder(add: Adder) -> None:
-    from ecgbyte_hf.cli import _add_window, _seed
 
     command = add(
         "probe-encoder",
@@ -220,7 +216,7 @@ def _add_probe_encoder(add: Adder) -> None:
         "--data", required=True, metavar="DIR", help="what `ecgbyte prepare` wrote, with yes/no questions about labels"
     )
     command.add_argument("--output", required=True, metavar="FILE", help="JSON report; its table is beside it as .md")
-    _add_window(command)
+    add_window(command)
     command.add_argument("--split", default="test", help="the ECGs that it is measured on (default: test)")
     command.add_argument(
         "--fractions",
@@ -243,12 +239,11 @@ def _add_probe_encoder(add: Adder) -> None:
     command.add_argument("--control", choices=("random",), help="the same of random weights beside it")
     command.add_argument("--batch-size", type=int, default=64, help="ECGs encoded at a time (default: 64)")
     command.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples")
-    command.add_argument("--seed", type=_seed, default=0, help="of draws, bootstrap and random weights")
+    command.add_argument("--seed", type=seed, default=0, help="of draws, bootstrap and random weights")
     command.add_argument("--device", help="such as cuda (default: a GPU if there is one)")
 
 
 def _probe_encoder(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.evaluation.encoder_probe import ProbeOptions, probe_encoder, probe_table
 
     for name, needed in (("prompts", "zero_shot"), ("texts", "retrieval")):
@@ -257,7 +252,7 @@ def _probe_encoder(options: argparse.Namespace) -> int:
             return 2
     report = probe_encoder(
         options.encoder,
-        _open_prepared(options),
+        open_prepared(options),
         options.output,
         ProbeOptions(
             split=options.split,

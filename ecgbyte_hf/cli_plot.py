@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf import cli_attribution
-from ecgbyte_hf.command_line import Adder, Command, add_command, say
+from ecgbyte_hf.command_line import Adder, Command, add_command, add_window, load_processor, open_prepared, say
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
 
 # As in `interpretation/paper.py`, which imports numpy.
@@ -111,9 +111,8 @@ def _record(options: argparse.Namespace, processor: Any) -> Any:
 
 
 def _tokenizer(place: str) -> Any:
-    from ecgbyte_hf.cli import _load_processor
 
-    return _load_processor(place)
+    return load_processor(place)
 
 
 def _tokenizer_folder(place: str) -> Path:
@@ -219,9 +218,8 @@ def _add_usage(add: Adder) -> None:
         "compression is not measured on what a tokenizer is learnt from; all; or a split of the questions, such as "
         "test (default: held-out)",
     )
-    from ecgbyte_hf.cli import _add_window
 
-    _add_window(figure)
+    add_window(figure)
     figure.add_argument(
         "--merges", type=int, nargs="+", metavar="N", help="vocabulary sizes to compare (default: 0, 10, 30, 100 ...)"
     )
@@ -230,7 +228,6 @@ def _add_usage(add: Adder) -> None:
 
 
 def _plot_usage(options: argparse.Namespace) -> int:
-    from ecgbyte_hf.cli import _open_prepared
     from ecgbyte_hf.interpretation.figures import check_figure_path
     from ecgbyte_hf.interpretation.usage import measure_usage
     from ecgbyte_hf.interpretation.usage_figures import check_data_sets, plot_usage
@@ -244,7 +241,7 @@ def _plot_usage(options: argparse.Namespace) -> int:
     training = read_object(_tokenizer_folder(options.tokenizer) / "training.json")
     opened = {}
     for name, folder in zip(names, options.data, strict=True):
-        opened[name] = _open_prepared(argparse.Namespace(**{**vars(options), "data": folder}))
+        opened[name] = open_prepared(argparse.Namespace(**{**vars(options), "data": folder}))
     usage = measure_usage(
         opened,
         tokenizer,

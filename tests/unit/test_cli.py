@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from ecgbyte_hf import cli
+from ecgbyte_hf import cli, cli_data, cli_evaluate, cli_language_model
 from ecgbyte_hf.models.feature_extraction_ecg_byte import MISSING_LEADS, PROFILES
 from ecgbyte_hf.models.leads_ecg_byte import LEAD_PROBLEMS
 
@@ -187,7 +187,7 @@ class TestErrors:
         def interrupted(_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_seeds", interrupted)
+        monkeypatch.setattr(cli_evaluate, "_seeds", interrupted)
         assert run("seeds", "report.json", "--output", "seeds.json") == 130
         assert capsys.readouterr().err == "ecgbyte seeds: interrupted\n"
 
@@ -195,7 +195,7 @@ class TestErrors:
         def missing(_):
             raise ImportError("No module named 'matplotlib'")
 
-        monkeypatch.setattr(cli, "_seeds", missing)
+        monkeypatch.setattr(cli_evaluate, "_seeds", missing)
         assert run("seeds", "report.json", "--output", "seeds.json") == 1
         assert "pip install 'ecgbyte-hf[all]'" in capsys.readouterr().err
 
@@ -208,8 +208,12 @@ class TestConfig:
         def parse(text, *arguments, form="--config"):
             (tmp_path / "c.yaml").write_text(text)
             got = []
-            for name in ("_prepare", "_evaluate", "_generate"):
-                monkeypatch.setattr(cli, name, lambda options: got.append(options) or 0)
+            for module, name in (
+                (cli_data, "_prepare"),
+                (cli_evaluate, "_evaluate"),
+                (cli_language_model, "_generate"),
+            ):
+                monkeypatch.setattr(module, name, lambda options: got.append(options) or 0)
             config = ["--config", tmp_path / "c.yaml"] if form == "--config" else [f"--config={tmp_path / 'c.yaml'}"]
             assert run(arguments[0], *config, *arguments[1:]) == 0
             return got[0]
