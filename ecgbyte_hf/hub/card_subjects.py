@@ -12,7 +12,7 @@ from ecgbyte_hf.data.fingerprints import (
     model_fingerprints,
     weights_fingerprint,
 )
-from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources
+from ecgbyte_hf.hub.card_sources import EVALUATION, REPORTS_FOLDER, CardSources
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import read_object
 
@@ -33,7 +33,8 @@ def check_subjects(kind: str, found: CardSources) -> None:
         found: Its reports.
 
     Raises:
-        EcgDataError: a report is about another model, or does not say about which one.
+        EcgDataError: a report is about another model, or does not say about which one; or there are several
+            evaluations.
     """
     checks = {"language_model": _check_language_model, "encoder": _check_encoder, "tokenizer": _check_tokenizer}
     if kind in checks:
@@ -46,6 +47,12 @@ def _check_language_model(found: CardSources) -> None:
         _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, "model")
     if evaluation is None:
         return
+    if len(found.evaluations) > 1:
+        names = ", ".join(place.name for place in found.evaluations)
+        raise EcgDataError(
+            f"there are {len(found.evaluations)} reports of `{EVALUATION}` ({names}), and a card shows one: name "
+            "that one alone with --from"
+        )
     asked = evaluation["provenance"].get("model")
     if not asked:
         raise EcgDataError(

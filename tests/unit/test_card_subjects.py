@@ -19,7 +19,7 @@ from ecgbyte_hf.data.fingerprints import (
 from ecgbyte_hf.evaluation.evaluate import evaluate_predictions
 from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter, report_path
 from ecgbyte_hf.evaluation.predictions import asked_model, read_predictions, write_predictions
-from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, keep_reports
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources, keep_reports
 from ecgbyte_hf.hub.cards import has_own_card, render_card, write_card
 from ecgbyte_hf.hub.push import PushOptions, push_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
@@ -219,6 +219,36 @@ class TestKept:
         keep_reports(model, [tmp_path / "c.json"])
         assert {path.name for path in (model / REPORTS_FOLDER).iterdir()} == names - {"encode.2.json"}
         assert json.loads((model / REPORTS_FOLDER / "encode.json").read_text())["provenance"]["arguments"]["seed"] == 2
+
+    def test_are_read_in_the_order_in_which_they_were_given(self, model, tmp_path):
+        names = [f"{number}.json" for number in range(12)]
+        for number, name in enumerate(names):
+            block = provenance("encode", {"seed": number})
+            (tmp_path / name).write_text(json.dumps({"splits": {}, "provenance": block}))
+        first = write_card(model, sources=[tmp_path / name for name in names]).read_text()
+        assert CardSources.find(model).last("encode")["provenance"]["arguments"]["seed"] == 11
+        assert write_card(model).read_text() == first
+
+    def test_one_evaluation_is_shown(self, model, report, tmp_path):
+        content = json.loads(report.read_text())
+        content["exact_match"]["overall"] = 0.015625
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        with pytest.raises(
+            EcgDataError, match=r"2 reports of `evaluate` \(report.json, other.json\), and a card shows"
+        ):
+            write_card(model, sources=[report, tmp_path / "other.json"])
+        assert not (model / REPORTS_FOLDER).exists()
+        for name, source in (("a.json", report), ("b.json", tmp_path / "other.json")):
+            shutil.copy(source, model / name)
+        with pytest.raises(EcgHubError, match=r"README.md: there are 2 reports of `evaluate` \(a.json, b.json\)"):
+            push_folder(model, "user/name", dry_run=True)
+        for name, is_other in (("b.json", True), ("a.json", False)):
+            card = write_card(model, sources=[model / name]).read_text()
+            assert ("value: 0.015625" in card) is is_other
+            assert write_card(model).read_text() == card  # later ones show the same
+        (model / "README.md").write_text("# Mine\n")
+        (model / "a.json").write_text(json.dumps(content | {"split": "train"}))
+        push_folder(model, "user/name", dry_run=True)  # somebody's own card quotes what it likes
 
     def test_elsewhere_nothing_is_kept(self, model, report, tmp_path):
         write_card(model, sources=[report], output=tmp_path / "card.md")
