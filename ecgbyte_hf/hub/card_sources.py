@@ -16,6 +16,7 @@ from typing import Any
 from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, SIGNAL_SUBFOLDER
 from ecgbyte_hf.hub.private_data import scrubbed_json
+from ecgbyte_hf.hub.trainers_card import is_trainers_card as is_trainers_card
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE, read_ecg_byte_file
 from ecgbyte_hf.provenance import read_object
@@ -29,10 +30,6 @@ REPORTS_FOLDER = "card_reports"
 EVALUATION = "evaluate"
 # Commands whose result is made from data, and not only judged on some.
 _MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
-# What TRL's card asks the model; PEFT's edits of the card take its tag away.
-_TRL_QUESTION = "If you had a time machine, but could only go to the past or the future once and never return"
-# PEFT's own card has some forty gaps to fill.
-_MOST_GAPS = 10
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
 
 
@@ -189,26 +186,20 @@ def keep_reports(folder: str | Path, further: Iterable[str | Path]) -> list[Path
         if place.resolve() not in in_root or (content and _command(content) in several)
     ]
     of_command = {place: re.sub(r"[^\w-]+", "-", _command(content)) for place, content in contents.items()}
-    cleaned = [(of_command[place], scrubbed_json(place)[0] or place.read_bytes()) for place in given]
+    copies = [(of_command[place], scrubbed_json(place)[0] or place.read_bytes()) for place in given]
     for name in set(of_command.values()):
         for earlier in kept.glob(f"{name}*.json"):
             if re.fullmatch(rf"{name}(\.\d+)?\.json", earlier.name):
                 earlier.unlink()
     counted: Counter[str] = Counter()
     written = []
-    for name, content in cleaned:
+    for name, copy in copies:
         counted[name] += 1
         target = kept / (f"{name}.json" if counted[name] == 1 else f"{name}.{counted[name]}.json")
         kept.mkdir(exist_ok=True)
-        target.write_bytes(content)
+        target.write_bytes(copy)
         written.append(target)
     return written
-
-
-def is_trainers_card(text: str) -> bool:
-    """Whether a card holds no person's words: TRL and PEFT write one beside every model that they save."""
-    is_filled_in = "generated_from_trainer" in text or _TRL_QUESTION in text
-    return is_filled_in or text.count("[More Information Needed]") >= _MOST_GAPS
 
 
 def is_report(content: Any) -> bool:
