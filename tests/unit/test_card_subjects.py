@@ -141,7 +141,22 @@ class TestEvaluation:
         card = render_card(lively_llm, sources=[tmp_path / "report.json"])
         assert "- what the model was shown of the ECG: `question_only`" in card
         assert "- the signals were made worse: noise=0.1, seed=0" in card
-        assert "was shown of the ECG" not in render_card(lively_llm, sources=[report])
+        assert "model-index" not in card
+        content["provenance"]["model"] |= {"view": "true"}
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        assert "model-index" not in render_card(lively_llm, sources=[tmp_path / "report.json"])
+        card = render_card(lively_llm, sources=[report])
+        assert "was shown of the ECG" not in card and "model-index:" in card
+
+    def test_of_a_control_is_no_result_for_the_hub(self, answers, small_prepared, tmp_path, capsys):
+        content = json.loads(report_path(answers).read_text())
+        content["provenance"]["arguments"]["view"] = "zero_signal"
+        (tmp_path / "answers.report.json").write_text(json.dumps(content))
+        shutil.copy(answers, tmp_path / "answers.jsonl")
+        place = tmp_path / "report.json"
+        command = ["evaluate", "--data", str(small_prepared.folder), "--predictions", str(tmp_path / "answers.jsonl")]
+        assert cli.main([*command, "--output", str(place), "--model-name", "user/x"]) == 1
+        assert "given to zero_signal, not to the ECGs themselves" in capsys.readouterr().err and not place.exists()
 
 
 class TestOtherReports:
