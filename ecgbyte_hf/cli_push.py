@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ecgbyte_hf.command_line import Adder, say
 
-_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png", "extend.json")
+_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "loss.png", "extend.json")
 # As in `hub/kinds.py`.
 KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
 
@@ -73,6 +73,7 @@ def _merged(folder: Path, place: Path) -> Path:
     from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
     from ecgbyte_hf.training.extend_llm import save_ecg_parts
     from ecgbyte_hf.training.sft import merge_adapter
+    from ecgbyte_hf.training.training_log import copy_log_for_merged
 
     parts = ModelFolder.find(folder)
     if parts.base is None:
@@ -83,6 +84,7 @@ def _merged(folder: Path, place: Path) -> Path:
     for name in _KEPT_WHEN_MERGED:
         if (folder / name).is_file():
             shutil.copy(folder / name, merged)
+    copy_log_for_merged(folder, merged)
     return merged
 
 

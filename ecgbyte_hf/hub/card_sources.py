@@ -43,12 +43,14 @@ class CardSources:
         files: The files themselves, in that order.
         evaluations: Those of the evaluations that a card may show: that were named by the user, else for an earlier
             card, else that lie in the folder.
+        in_folder: What those files hold that lie in the folder itself, as their commands left them.
     """
 
     folder: Path
     by_command: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     evaluations: tuple[Path, ...] = ()
+    in_folder: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def find(cls, folder: str | Path, further: Iterable[str | Path] = ()) -> CardSources:
@@ -66,6 +68,7 @@ class CardSources:
         by_command: dict[str, list[dict[str, Any]]] = {}
         files: list[Path] = []
         evaluations: tuple[Path, ...] = ()
+        in_folder = tuple(content for place in _root_files(folder) if (content := _report(place)))
         named = list(map(Path, further))
         for places in (_root_files(folder), _kept_files(folder), named):
             reports = {place: content for place in places if (content := _report(place))}
@@ -82,7 +85,7 @@ class CardSources:
                     files.append(place)
                 earlier.append(content)
             evaluations = _different(reports, EVALUATION) or evaluations
-        found = cls(folder, by_command, tuple(files), evaluations)
+        found = cls(folder, by_command, tuple(files), evaluations, in_folder)
         found._check_data()
         return found
 

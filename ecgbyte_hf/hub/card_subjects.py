@@ -42,6 +42,7 @@ def check_subjects(kind: str, found: CardSources) -> None:
 
 
 def _check_language_model(found: CardSources) -> None:
+    _check_training("sft", found, "model")
     encoding, evaluation = found.last("encode"), found.last("evaluate")
     if encoding is not None and (noted := encoding["provenance"].get("ecg")):
         _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, "model")
@@ -69,7 +70,24 @@ def _here(folder: Path) -> dict[str, str]:
     return model_fingerprints(folder, base=base if isinstance(base, str) and Path(base).is_dir() else None)
 
 
+def _check_training(command: str, found: CardSources, kind: str) -> None:
+    """A training notes the weights that it saved; of an older version one that lies with them is believed."""
+    logs = found.by_command.get(command, ())
+    here = weights_fingerprint(found.folder) if logs else None
+    for log in logs:
+        block = log["provenance"]
+        noted = [block[name] for name in ("weights", "merged_weights") if block.get(name) is not None]
+        if not noted and log not in found.in_folder:
+            raise EcgDataError(
+                f"the log of `{command}` is of an older version and does not say which weights it is about, so a card "
+                "quotes it from the folder of these alone; train anew, or leave it out"
+            )
+        if noted and here is not None and here not in noted:
+            raise _refusal(command, [_WORDS["weights"]], kind)
+
+
 def _check_encoder(found: CardSources) -> None:
+    _check_training("pretrain-encoder", found, "encoder")
     report = found.last("probe-encoder")
     if report is not None:
         noted = {"weights": str(report["provenance"].get("weights"))}

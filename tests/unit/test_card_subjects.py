@@ -207,6 +207,35 @@ class TestOtherReports:
             with pytest.raises(EcgDataError, match=r"`probe-encoder` is about another encoder \(other weigh"):
                 render_card(tmp_path / "encoder", sources=[tmp_path / "probe.json"])
 
+    @pytest.mark.parametrize("command", ["sft", "pretrain-encoder"])
+    def test_the_log_of_another_training(self, command, lively_llm, tmp_path):
+        if command == "sft":
+            folder = shutil.copytree(lively_llm, tmp_path / "here")
+        else:
+            from tiny_encoders import resnet_config, seeded
+
+            from ecgbyte_hf import EcgResNetModel
+
+            folder = tmp_path / "here"
+            seeded(EcgResNetModel, resnet_config()).save_pretrained(folder)
+        given, own = tmp_path / "training_log.json", folder / "training_log.json"
+
+        def card(place=given, **noted):
+            block = provenance(command, {"seed": 4711}, **noted)
+            place.write_text(json.dumps({"history": [{"step": 2, "loss": 3.25}], "provenance": block}))
+            return render_card(folder, sources=[given] if place == given else ())
+
+        here = weights_fingerprint(folder)
+        for noted in ({"weights": here}, {"weights": "0" * 64, "merged_weights": here}):
+            assert "| seed | 4711 |" in card(**noted)
+        for place in (given, own):
+            with pytest.raises(EcgDataError, match=rf"`{command}` is about another .* \(other weights\)"):
+                card(place, weights="0" * 64)
+        own.unlink()
+        with pytest.raises(EcgDataError, match=f"the log of `{command}` is of an older version and does not say"):
+            card()
+        assert "| seed | 4711 |" in card(own)  # of an older version
+
 
 class TestKept:
     """Reports that were given for a card go on standing on it, and go out with it."""
