@@ -96,6 +96,32 @@ class TestEvaluation:
         noted = json.loads(report.read_text())["provenance"]["model"]
         assert noted == {"fingerprints": expected, "view": "true", "perturbations": []}
 
+    def test_a_model_that_was_exchanged_while_it_answered(self, lively_llm, small_prepared, tmp_path, caplog):
+        folder = shutil.copytree(lively_llm, tmp_path / "model")
+        rows = small_prepared.questions("test")[:1]
+
+        def noted(model):
+            output = folder / "answers.jsonl"  # what is written beside the model changes nothing
+            prompter = make_prompter(model, small_prepared, rows)
+            generate_answers(model, rows, prompter, small_prepared.template_options(), output, max_new_tokens=1)
+            return json.loads(report_path(output).read_text())["provenance"]["fingerprints"]
+
+        loaded = EcgLanguageModel.load(folder)
+        assert noted(loaded) == noted(loaded) == model_fingerprints(folder)
+        assert "were changed" not in caplog.text
+        for name in ("model.safetensors", "ecg_byte/ecg_prompt.json", "ecg_byte/preprocessor_config.json"):
+            loaded = EcgLanguageModel.load(folder)
+            if name == "model.safetensors":
+                weights = load_file(folder / name)
+                first = min(weights)
+                save_file(weights | {first: weights[first] + 1.0}, folder / name)
+            else:
+                (folder / name).write_text((folder / name).read_text() + " ")
+            caplog.clear()
+            assert noted(loaded) == {}
+            assert "were changed since the model was loaded from there" in caplog.text
+            assert asked_model(folder / "answers.jsonl", read_predictions(folder / "answers.jsonl")) is None
+
     def test_answers_that_somebody_changed(self, answers, tmp_path, caplog):
         shutil.copy(report_path(answers), tmp_path / "answers.report.json")
         rows = read_predictions(answers)
