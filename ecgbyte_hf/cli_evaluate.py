@@ -189,8 +189,10 @@ def _given_text_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ecgbyte_hf.evaluation.evaluate import CONTROLS_OVER_ALL, evaluate_predictions, report_table
+    from ecgbyte_hf.evaluation.predictions import asked_model, read_predictions
     from ecgbyte_hf.evaluation.report_files import (
         check_dataset_id,
+        check_own_scores,
         eval_results,
         markdown_path,
         write_report_files,
@@ -222,6 +224,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.dataset_id:
         check_dataset_id(options.dataset_id)
     markdown_path(options.output)  # refused before the work
+    if options.dataset_id or options.model_name:
+        asked = asked_model(options.predictions, read_predictions(options.predictions))
+        check_own_scores({"provenance": {"model": asked}})
     prepared = open_prepared(options)
     report = evaluate_predictions(
         prepared,

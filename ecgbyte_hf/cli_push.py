@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ecgbyte_hf.command_line import Adder, say
 
-_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "training_log.json", "loss.png", "extend.json")
+_KEPT_WHEN_MERGED = ("README.md", "LICENSE", "loss.png", "conversion.json")
 # As in `hub/kinds.py`.
 KINDS = ("auto", "tokenizer", "dataset", "encoder", "language_model")
 
@@ -73,6 +73,7 @@ def _merged(folder: Path, place: Path) -> Path:
     from ecgbyte_hf.models.errors_ecg_byte import EcgHubError
     from ecgbyte_hf.training.extend_llm import save_ecg_parts
     from ecgbyte_hf.training.sft import merge_adapter
+    from ecgbyte_hf.training.training_log import copy_log_for_merged
 
     parts = ModelFolder.find(folder)
     if parts.base is None:
@@ -80,10 +81,26 @@ def _merged(folder: Path, place: Path) -> Path:
     _, processor, prompt, _ = parts.load_texts()
     merged = merge_adapter(str(parts.base), folder, place / folder.name, dtype="auto")
     save_ecg_parts(merged, processor, prompt)
+    _note_base(folder, parts.base, merged)
     for name in _KEPT_WHEN_MERGED:
         if (folder / name).is_file():
             shutil.copy(folder / name, merged)
+    copy_log_for_merged(folder, merged)
     return merged
+
+
+def _note_base(adapter: Path, base: Path, merged: Path) -> None:
+    """Note what a merged model began as: as its adapter does, else as the base's folder does, else the base's name."""
+    from ecgbyte_hf.data.ecg_parts import EXTEND_FILE, note_base
+    from ecgbyte_hf.provenance import read_object
+
+    if (adapter / EXTEND_FILE).is_file():
+        shutil.copy(adapter / EXTEND_FILE, merged)
+        return
+    note_base(merged, base)
+    if not (merged / EXTEND_FILE).is_file():
+        config = read_object(adapter / "adapter_config.json") or {}
+        note_base(merged, str(config.get("base_model_name_or_path")), config.get("revision"))
 
 
 def _push_folder(options: argparse.Namespace, folder: str | Path) -> int:

@@ -118,7 +118,7 @@ def generate_answers(
 
     A broken run is resumed: answers already in `output + ".partial"` are kept, if the same model was asked the same.
     What the budget cut, how many answers reached `max_new_tokens` and how they were made is written beside, to
-    `report_path(output)`.
+    `report_path(output)`; which model answered too, unless its files were changed since it was loaded.
 
     Args:
         language_model: The model.

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ _GREEDY: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
 }
+# What `ecg_folder` may hold that answers depend on.
+_ECG_FILES = (
+    PROMPT_FILE,
+    "ecg_byte.json",
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -437,11 +446,13 @@ class ModelFolder:
         folder: The model or the adapter.
         base: The base model of an adapter.
         ecg_folder: The ECG tokenizer, the feature extractor and the prompt.
+        state: Names, sizes and times of their files when they were found; "" where nobody looked.
     """
 
     folder: Path
     base: Path | None
     ecg_folder: Path
+    state: str = field(default="", compare=False)
 
     @classmethod
     def find(
@@ -462,7 +473,8 @@ class ModelFolder:
             raise EcgDataError(f"{folder} is not a folder with a language model, and no USER/NAME on the Hub")
         folder = local_or_hub_folder(folder, made_by="trl sft", revision=revision, token=token)
         base = _adapter_base(folder, token)
-        return cls(folder, base, _ecg_folder(folder, base, ecg))
+        found = cls(folder, base, _ecg_folder(folder, base, ecg))
+        return replace(found, state=found._state())
 
     @cached_property
     def parts(self) -> EcgParts:
@@ -490,8 +502,24 @@ class ModelFolder:
         )
 
     def fingerprints(self) -> dict[str, str]:
-        """See `ecgbyte_hf.data.fingerprints.model_fingerprints`."""
+        """See `ecgbyte_hf.data.fingerprints.model_fingerprints`; empty if the files are others than those found."""
+        if self.state and self._state() != self.state:
+            logger.warning(
+                "files in %s were changed since the model was loaded from there, so it is not noted which model "
+                "answered, and no card can quote it; load it and ask anew",
+                self.folder,
+            )
+            return {}
         return model_fingerprints(self.folder, base=self.base, parts=self.parts)
+
+    def _state(self) -> str:
+        """What changes where somebody writes a part anew while the model is in memory."""
+        from ecgbyte_hf.data.questions import files_fingerprint
+
+        models = [self.folder, *([self.base] if self.base else [])]
+        watched = [path for one in models for path in (*one.glob("*.safetensors"), one / "tokenizer.json")]
+        watched += [self.ecg_folder / name for name in _ECG_FILES]
+        return files_fingerprint(watched)
 
 
 def _identity(folder: Path) -> str:

@@ -52,7 +52,11 @@ def model_index(report: Mapping[str, Any], *, model_name: str, data_set: str) ->
         `{"model-index": [...]}`: exact match overall and by question type, each with its interval and its best
         control, macro AUC of each attribute type, and text metrics where there are any. Values are fractions from 0
         to 1.
+
+    Raises:
+        EcgDataError: as `check_own_scores`.
     """
+    check_own_scores(report)
     from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
     results = [
@@ -94,8 +98,9 @@ def eval_results(
         `eval.yaml` has to name. Values are fractions from 0 to 1; `notes` has split, n, interval and best control.
 
     Raises:
-        EcgDataError: the name of the data set is none.
+        EcgDataError: the name of the data set is none, or as `check_own_scores`.
     """
+    check_own_scores(report)
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     check_dataset_id(dataset_id)
@@ -112,6 +117,31 @@ def eval_results(
         for task_id, value, notes in _tasks(report)
     ]
     return eval_result_entries_to_yaml(entries)
+
+
+def are_own_scores(asked: Mapping[str, Any] | None) -> bool:
+    """Whether answers are about the ECGs themselves, so that their scores are the model's and not a control's.
+
+    Args:
+        asked: What `asked_model` tells of the answers; `None` where nobody knows.
+    """
+    return asked is None or (asked.get("view") in (None, "true") and not asked.get("perturbations"))
+
+
+def check_own_scores(report: Mapping[str, Any]) -> None:
+    """Refuse a report about a control or about signals that were made worse: the Hub would show it as the model's.
+
+    Raises:
+        EcgDataError: it is one.
+    """
+    asked = report.get("provenance", {}).get("model")
+    if asked is not None and not are_own_scores(asked):
+        view = asked.get("view")
+        shown = "signals that were made worse" if view in (None, "true") else view
+        raise EcgDataError(
+            f"the answers were given to {shown}, not to the ECGs themselves, so that their scores are not the model's "
+            "for the Hub: leave --model-name and --dataset-id out"
+        )
 
 
 def check_dataset_id(dataset_id: str) -> None:
@@ -146,7 +176,7 @@ def write_report_files(
     `report.eval_results.yaml`, which goes into the model's repository as `.eval_results/<name>.yaml`.
 
     Raises:
-        EcgDataError: as `markdown_path`.
+        EcgDataError: as `markdown_path`, and with a model's name as `check_own_scores`.
     """
     written = [write_text(markdown_path(output), report_markdown(report))]
     labels = report.get("labels", {"systems": {}})

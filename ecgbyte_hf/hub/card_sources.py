@@ -7,7 +7,6 @@ whatever its name is.
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from ecgbyte_hf.data.ecg_parts import EcgParts
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE, SIGNAL_SUBFOLDER
 from ecgbyte_hf.hub.private_data import scrubbed_json
+from ecgbyte_hf.hub.trainers_card import is_trainers_card as is_trainers_card
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.models.vocabulary_ecg_byte import ECG_BYTE_FILE, read_ecg_byte_file
 from ecgbyte_hf.provenance import read_object
@@ -26,12 +26,10 @@ LARGEST_JSON = 1 << 28
 PREPROCESSOR_FILE = "preprocessor_config.json"
 #: Reports that were given for a card and lie elsewhere are kept here, so that a later card quotes them too.
 REPORTS_FOLDER = "card_reports"
+#: The command whose figures are what a model is judged by.
+EVALUATION = "evaluate"
 # Commands whose result is made from data, and not only judged on some.
 _MAKERS = ("train-tokenizer", "encode", "sft", "pretrain-encoder")
-# What TRL's card asks the model; PEFT's edits of the card take its tag away.
-_TRL_QUESTION = "If you had a time machine, but could only go to the past or the future once and never return"
-# PEFT's own card has some forty gaps to fill.
-_MOST_GAPS = 10
 _NOT_REPORTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json")
 
 
@@ -42,12 +40,17 @@ class CardSources:
     Attributes:
         folder: What the card is about.
         by_command: Command -> what the files hold that it wrote, with those that were named by the user last.
-        files: The files themselves, in the same order.
+        files: The files themselves, in that order.
+        evaluations: Those of the evaluations that a card may show: that were named by the user, else for an earlier
+            card, else that lie in the folder.
+        in_folder: What those files hold that lie in the folder itself, as their commands left them.
     """
 
     folder: Path
     by_command: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    evaluations: tuple[Path, ...] = ()
+    in_folder: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def find(cls, folder: str | Path, further: Iterable[str | Path] = ()) -> CardSources:
@@ -63,19 +66,26 @@ class CardSources:
         if not folder.is_dir():
             raise EcgDataError(f"{folder} is no folder; expected a tokenizer, rows, an encoder or a language model")
         by_command: dict[str, list[dict[str, Any]]] = {}
-        files = []
-        for place in _own_files(folder):
-            if content := _report(place):
-                by_command.setdefault(_command(content), []).append(content)
-                files.append(place)
-        for place in map(Path, further):
-            content = _report(place)
-            if content is None:
-                raise EcgDataError(f"{place} is no report of an ecgbyte command, or not there; a card cannot quote it")
-            if content not in by_command.setdefault(_command(content), []):
-                by_command[_command(content)].append(content)
-                files.append(place)
-        found = cls(folder, by_command, tuple(files))
+        files: list[Path] = []
+        evaluations: tuple[Path, ...] = ()
+        in_folder = tuple(content for place in _root_files(folder) if (content := _report(place)))
+        named = list(map(Path, further))
+        for places in (_root_files(folder), _kept_files(folder), named):
+            reports = {place: content for place in places if (content := _report(place))}
+            for place in named if places is named else ():
+                if place not in reports:
+                    raise EcgDataError(
+                        f"{place} is no report of an ecgbyte command, or not there; a card cannot quote it"
+                    )
+            for place, content in reports.items():
+                earlier = by_command.setdefault(_command(content), [])
+                if content in earlier:
+                    earlier.remove(content)
+                else:
+                    files.append(place)
+                earlier.append(content)
+            evaluations = _different(reports, EVALUATION) or evaluations
+        found = cls(folder, by_command, tuple(files), evaluations, in_folder)
         found._check_data()
         return found
 
@@ -169,32 +179,30 @@ def keep_reports(folder: str | Path, further: Iterable[str | Path]) -> list[Path
     """
     folder = Path(folder)
     kept = folder / REPORTS_FOLDER
-    own = {place.resolve() for place in _own_files(folder)}
-    given = [place for place in map(Path, further) if place.resolve() not in own]
-    names = [re.sub(r"[^\w-]+", "-", _command(_report(place) or {})) for place in given]
-    for name in set(names):
+    contents = {place: _report(place) or {} for place in map(Path, further)}
+    in_root = {place.resolve(): _command(content) for place in _root_files(folder) if (content := _report(place))}
+    several = {command for command, count in Counter(in_root.values()).items() if count > 1}
+    # A report of the folder's own is found there, unless others of its command lie beside it.
+    given = [
+        place
+        for place, content in contents.items()
+        if place.resolve() not in in_root or (content and _command(content) in several)
+    ]
+    of_command = {place: re.sub(r"[^\w-]+", "-", _command(content)) for place, content in contents.items()}
+    copies = [(of_command[place], scrubbed_json(place)[0] or place.read_bytes()) for place in given]
+    for name in set(of_command.values()):
         for earlier in kept.glob(f"{name}*.json"):
             if re.fullmatch(rf"{name}(\.\d+)?\.json", earlier.name):
                 earlier.unlink()
     counted: Counter[str] = Counter()
     written = []
-    for name, place in zip(names, given, strict=True):
+    for name, copy in copies:
         counted[name] += 1
         target = kept / (f"{name}.json" if counted[name] == 1 else f"{name}.{counted[name]}.json")
         kept.mkdir(exist_ok=True)
-        clean, _ = scrubbed_json(place)
-        if clean is None:
-            shutil.copyfile(place, target)
-        else:
-            target.write_bytes(clean)
+        target.write_bytes(copy)
         written.append(target)
     return written
-
-
-def is_trainers_card(text: str) -> bool:
-    """Whether a card holds no person's words: TRL and PEFT write one beside every model that they save."""
-    is_filled_in = "generated_from_trainer" in text or _TRL_QUESTION in text
-    return is_filled_in or text.count("[More Information Needed]") >= _MOST_GAPS
 
 
 def is_report(content: Any) -> bool:
@@ -226,11 +234,29 @@ def is_hub_name(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[\w.-]+/[\w.-]+", value)) and not Path(value).exists()
 
 
-def _own_files(folder: Path) -> list[Path]:
-    inner = folder / ECG_SUBFOLDER
-    kept = folder / REPORTS_FOLDER
-    places = [place for one in (folder, inner, kept) for place in sorted(one.glob("*.json"))]
+def _root_files(folder: Path) -> list[Path]:
+    """JSON files of a folder itself that may be reports."""
+    places = [place for one in (folder, folder / ECG_SUBFOLDER) for place in sorted(one.glob("*.json"))]
     return [place for place in places if place.is_file() and place.name not in _NOT_REPORTS]
+
+
+def _kept_files(folder: Path) -> list[Path]:
+    """Those that an earlier card was given, in that order: `evaluate.json` is before `evaluate.2.json`."""
+
+    def order(place: Path) -> tuple[str, int]:
+        name, _, number = place.stem.rpartition(".")
+        return (name, int(number)) if name and number.isdecimal() else (place.stem, 1)
+
+    return [place for place in sorted((folder / REPORTS_FOLDER).glob("*.json"), key=order) if place.is_file()]
+
+
+def _different(reports: Mapping[Path, dict[str, Any]], command: str) -> tuple[Path, ...]:
+    """The files of a command that do not say the same."""
+    found: dict[Path, dict[str, Any]] = {}
+    for place, content in reports.items():
+        if _command(content) == command and content not in found.values():
+            found[place] = content
+    return tuple(found)
 
 
 def _report(place: Path) -> dict[str, Any] | None:

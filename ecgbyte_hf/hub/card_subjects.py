@@ -12,7 +12,7 @@ from ecgbyte_hf.data.fingerprints import (
     model_fingerprints,
     weights_fingerprint,
 )
-from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources
+from ecgbyte_hf.hub.card_sources import EVALUATION, REPORTS_FOLDER, CardSources
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.provenance import read_object
 
@@ -33,7 +33,8 @@ def check_subjects(kind: str, found: CardSources) -> None:
         found: Its reports.
 
     Raises:
-        EcgDataError: a report is about another model, or does not say about which one.
+        EcgDataError: a report is about another model, or does not say about which one; or there are several
+            evaluations.
     """
     checks = {"language_model": _check_language_model, "encoder": _check_encoder, "tokenizer": _check_tokenizer}
     if kind in checks:
@@ -41,11 +42,18 @@ def check_subjects(kind: str, found: CardSources) -> None:
 
 
 def _check_language_model(found: CardSources) -> None:
+    _check_training("sft", found, "model")
     encoding, evaluation = found.last("encode"), found.last("evaluate")
     if encoding is not None and (noted := encoding["provenance"].get("ecg")):
         _compare("encode", {"ecg": noted}, {"ecg": ecg_fingerprint(EcgParts.find(found.folder))}, "model")
     if evaluation is None:
         return
+    if len(found.evaluations) > 1:
+        names = ", ".join(place.name for place in found.evaluations)
+        raise EcgDataError(
+            f"there are {len(found.evaluations)} reports of `{EVALUATION}` ({names}), and a card shows one: name "
+            "that one alone with --from"
+        )
     asked = evaluation["provenance"].get("model")
     if not asked:
         raise EcgDataError(
@@ -62,7 +70,24 @@ def _here(folder: Path) -> dict[str, str]:
     return model_fingerprints(folder, base=base if isinstance(base, str) and Path(base).is_dir() else None)
 
 
+def _check_training(command: str, found: CardSources, kind: str) -> None:
+    """A training notes the weights that it saved; of an older version one that lies with them is believed."""
+    logs = found.by_command.get(command, ())
+    here = weights_fingerprint(found.folder) if logs else None
+    for log in logs:
+        block = log["provenance"]
+        noted = [block[name] for name in ("weights", "merged_weights") if block.get(name) is not None]
+        if not noted and log not in found.in_folder:
+            raise EcgDataError(
+                f"the log of `{command}` is of an older version and does not say which weights it is about, so a card "
+                "quotes it from the folder of these alone; train anew, or leave it out"
+            )
+        if noted and here is not None and here not in noted:
+            raise _refusal(command, [_WORDS["weights"]], kind)
+
+
 def _check_encoder(found: CardSources) -> None:
+    _check_training("pretrain-encoder", found, "encoder")
     report = found.last("probe-encoder")
     if report is not None:
         noted = {"weights": str(report["provenance"].get("weights"))}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgbyte_hf.data.ecg_parts import EXTEND_FILE
-from ecgbyte_hf.hub.card_sources import CardSources, is_hub_name, is_trainers_card, keep_reports, made_with
+from ecgbyte_hf.hub.card_sources import EVALUATION, CardSources, is_hub_name, is_trainers_card, keep_reports, made_with
 from ecgbyte_hf.hub.card_subjects import check_subjects
 from ecgbyte_hf.hub.dataset_card import DataSetFiles, data_set_files
 from ecgbyte_hf.hub.kinds import kind_of
@@ -314,11 +314,18 @@ def _language_model_metadata(found: CardSources, options: CardOptions, files: No
         "base_model": base,
         "base_model_relation": base and ("finetune" if adapter is None else "adapter"),
     }
-    evaluation = found.last("evaluate")
-    judged_on = (evaluation or {}).get("provenance", {}).get("data_source")
-    if evaluation is not None and judged_on:
+    evaluation = found.last(EVALUATION)
+    block = (evaluation or {}).get("provenance", {})
+    judged_on = block.get("data_source")
+    if evaluation is not None and judged_on and _are_own_scores(block.get("model")):
         made |= _model_index(evaluation, options, found, judged_on)
     return made
+
+
+def _are_own_scores(asked: Mapping[str, Any] | None) -> bool:
+    from ecgbyte_hf.evaluation.report_files import are_own_scores
+
+    return are_own_scores(asked)
 
 
 def _model_index(

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.data.prepared import PreparedData
 from ecgbyte_hf.models.auto import Encoder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgError
@@ -570,6 +571,7 @@ def _write_log(
         arguments,
         data_hash=prepared.report.get("data_hash"),
         data_source=prepared.report.get("source"),
+        weights=weights_fingerprint(output),
     )
     if losses(history, "loss"):
         _draw(history, output / FIGURE_FILE)

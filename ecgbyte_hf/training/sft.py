@@ -262,6 +262,7 @@ def _train(options: _Options, parts: Path) -> Path:
     if trainer.is_world_process_zero():
         save_parts(output_dir, processor, prompt)
         note_base(output_dir, model.model_name_or_path)
+        merged = None
         if ecg.merge:
             if trainer.is_deepspeed_enabled:
                 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -278,6 +279,7 @@ def _train(options: _Options, parts: Path) -> Path:
             _arguments(options),
             origin=origin,
             model=trainer.model,
+            merged=merged,
         )
     trainer.accelerator.wait_for_everyone()
     if training.push_to_hub:

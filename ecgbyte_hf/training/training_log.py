@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
-from ecgbyte_hf.provenance import provenance, write_json
+from ecgbyte_hf.provenance import provenance, read_object, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def write_training_log(
     *,
     origin: Mapping[str, Any] | None = None,
     model: Any = None,
+    merged: str | Path | None = None,
 ) -> Path:
     """Write the trainer's log as JSON, and the curve of its losses where matplotlib is installed.
 
@@ -36,12 +38,18 @@ def write_training_log(
         arguments: Options of the training.
         origin: Of the rows, as `origin_of_rows` has it.
         model: The trained model; how many parameters it has is noted.
+        merged: Folder of the adapter and its base as one model, where that was made.
+
+    The weights that lie in `folder` and `merged` are noted by their hashes: a card quotes the log of these alone.
 
     Returns:
         The JSON file.
     """
     hashed = {"data_hash": None, "data_source": None}
-    block = provenance("sft", arguments, **hashed | dict(origin or {}))
+    noted = {"weights": weights_fingerprint(folder)}
+    if merged is not None:
+        noted["merged_weights"] = weights_fingerprint(merged)
+    block = provenance("sft", arguments, **hashed | dict(origin or {}) | noted)
     content: dict[str, Any] = {"history": list(history), "provenance": block}
     if model is not None:
         content["parameters"] = count_parameters(model)
@@ -49,6 +57,25 @@ def write_training_log(
     if losses(history, "loss"):
         _draw(history, Path(folder) / FIGURE_FILE)
     return path
+
+
+def copy_log_for_merged(adapter: str | Path, merged: str | Path) -> Path | None:
+    """Copy an adapter's log beside the model that it was merged into, and note that model's weights in the copy.
+
+    Returns:
+        The copy; `None` where the adapter has no log. In the copy of a log about another adapter, or of an older
+        version that does not say which, nothing is noted.
+    """
+    content = read_object(Path(adapter) / LOG_FILE)
+    if content is None:
+        return None
+    block = content.get("provenance")
+    if not isinstance(block, dict):
+        block = {}
+    noted = block.get("weights")
+    if noted is not None and noted == weights_fingerprint(adapter):
+        block["merged_weights"] = weights_fingerprint(merged)
+    return write_json(Path(merged) / LOG_FILE, content)
 
 
 def count_parameters(model: Any) -> dict[str, int]:

@@ -19,7 +19,7 @@ from ecgbyte_hf.data.fingerprints import (
 from ecgbyte_hf.evaluation.evaluate import evaluate_predictions
 from ecgbyte_hf.evaluation.generate import EcgLanguageModel, generate_answers, make_prompter, report_path
 from ecgbyte_hf.evaluation.predictions import asked_model, read_predictions, write_predictions
-from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, keep_reports
+from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources, keep_reports
 from ecgbyte_hf.hub.cards import has_own_card, render_card, write_card
 from ecgbyte_hf.hub.push import PushOptions, push_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
@@ -96,6 +96,32 @@ class TestEvaluation:
         noted = json.loads(report.read_text())["provenance"]["model"]
         assert noted == {"fingerprints": expected, "view": "true", "perturbations": []}
 
+    def test_a_model_that_was_exchanged_while_it_answered(self, lively_llm, small_prepared, tmp_path, caplog):
+        folder = shutil.copytree(lively_llm, tmp_path / "model")
+        rows = small_prepared.questions("test")[:1]
+
+        def noted(model):
+            output = folder / "answers.jsonl"  # what is written beside the model changes nothing
+            prompter = make_prompter(model, small_prepared, rows)
+            generate_answers(model, rows, prompter, small_prepared.template_options(), output, max_new_tokens=1)
+            return json.loads(report_path(output).read_text())["provenance"]["fingerprints"]
+
+        loaded = EcgLanguageModel.load(folder)
+        assert noted(loaded) == noted(loaded) == model_fingerprints(folder)
+        assert "were changed" not in caplog.text
+        for name in ("model.safetensors", "ecg_byte/ecg_prompt.json", "ecg_byte/preprocessor_config.json"):
+            loaded = EcgLanguageModel.load(folder)
+            if name == "model.safetensors":
+                weights = load_file(folder / name)
+                first = min(weights)
+                save_file(weights | {first: weights[first] + 1.0}, folder / name)
+            else:
+                (folder / name).write_text((folder / name).read_text() + " ")
+            caplog.clear()
+            assert noted(loaded) == {}
+            assert "were changed since the model was loaded from there" in caplog.text
+            assert asked_model(folder / "answers.jsonl", read_predictions(folder / "answers.jsonl")) is None
+
     def test_answers_that_somebody_changed(self, answers, tmp_path, caplog):
         shutil.copy(report_path(answers), tmp_path / "answers.report.json")
         rows = read_predictions(answers)
@@ -141,7 +167,22 @@ class TestEvaluation:
         card = render_card(lively_llm, sources=[tmp_path / "report.json"])
         assert "- what the model was shown of the ECG: `question_only`" in card
         assert "- the signals were made worse: noise=0.1, seed=0" in card
-        assert "was shown of the ECG" not in render_card(lively_llm, sources=[report])
+        assert "model-index" not in card
+        content["provenance"]["model"] |= {"view": "true"}
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        assert "model-index" not in render_card(lively_llm, sources=[tmp_path / "report.json"])
+        card = render_card(lively_llm, sources=[report])
+        assert "was shown of the ECG" not in card and "model-index:" in card
+
+    def test_of_a_control_is_no_result_for_the_hub(self, answers, small_prepared, tmp_path, capsys):
+        content = json.loads(report_path(answers).read_text())
+        content["provenance"]["arguments"]["view"] = "zero_signal"
+        (tmp_path / "answers.report.json").write_text(json.dumps(content))
+        shutil.copy(answers, tmp_path / "answers.jsonl")
+        place = tmp_path / "report.json"
+        command = ["evaluate", "--data", str(small_prepared.folder), "--predictions", str(tmp_path / "answers.jsonl")]
+        assert cli.main([*command, "--output", str(place), "--model-name", "user/x"]) == 1
+        assert "given to zero_signal, not to the ECGs themselves" in capsys.readouterr().err and not place.exists()
 
 
 class TestOtherReports:
@@ -192,6 +233,35 @@ class TestOtherReports:
             with pytest.raises(EcgDataError, match=r"`probe-encoder` is about another encoder \(other weigh"):
                 render_card(tmp_path / "encoder", sources=[tmp_path / "probe.json"])
 
+    @pytest.mark.parametrize("command", ["sft", "pretrain-encoder"])
+    def test_the_log_of_another_training(self, command, lively_llm, tmp_path):
+        if command == "sft":
+            folder = shutil.copytree(lively_llm, tmp_path / "here")
+        else:
+            from tiny_encoders import resnet_config, seeded
+
+            from ecgbyte_hf import EcgResNetModel
+
+            folder = tmp_path / "here"
+            seeded(EcgResNetModel, resnet_config()).save_pretrained(folder)
+        given, own = tmp_path / "training_log.json", folder / "training_log.json"
+
+        def card(place=given, **noted):
+            block = provenance(command, {"seed": 4711}, **noted)
+            place.write_text(json.dumps({"history": [{"step": 2, "loss": 3.25}], "provenance": block}))
+            return render_card(folder, sources=[given] if place == given else ())
+
+        here = weights_fingerprint(folder)
+        for noted in ({"weights": here}, {"weights": "0" * 64, "merged_weights": here}):
+            assert "| seed | 4711 |" in card(**noted)
+        for place in (given, own):
+            with pytest.raises(EcgDataError, match=rf"`{command}` is about another .* \(other weights\)"):
+                card(place, weights="0" * 64)
+        own.unlink()
+        with pytest.raises(EcgDataError, match=f"the log of `{command}` is of an older version and does not say"):
+            card()
+        assert "| seed | 4711 |" in card(own)  # of an older version
+
 
 class TestKept:
     """Reports that were given for a card go on standing on it, and go out with it."""
@@ -219,6 +289,36 @@ class TestKept:
         keep_reports(model, [tmp_path / "c.json"])
         assert {path.name for path in (model / REPORTS_FOLDER).iterdir()} == names - {"encode.2.json"}
         assert json.loads((model / REPORTS_FOLDER / "encode.json").read_text())["provenance"]["arguments"]["seed"] == 2
+
+    def test_are_read_in_the_order_in_which_they_were_given(self, model, tmp_path):
+        names = [f"{number}.json" for number in range(12)]
+        for number, name in enumerate(names):
+            block = provenance("encode", {"seed": number})
+            (tmp_path / name).write_text(json.dumps({"splits": {}, "provenance": block}))
+        first = write_card(model, sources=[tmp_path / name for name in names]).read_text()
+        assert CardSources.find(model).last("encode")["provenance"]["arguments"]["seed"] == 11
+        assert write_card(model).read_text() == first
+
+    def test_one_evaluation_is_shown(self, model, report, tmp_path):
+        content = json.loads(report.read_text())
+        content["exact_match"]["overall"] = 0.015625
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        with pytest.raises(
+            EcgDataError, match=r"2 reports of `evaluate` \(report.json, other.json\), and a card shows"
+        ):
+            write_card(model, sources=[report, tmp_path / "other.json"])
+        assert not (model / REPORTS_FOLDER).exists()
+        for name, source in (("a.json", report), ("b.json", tmp_path / "other.json")):
+            shutil.copy(source, model / name)
+        with pytest.raises(EcgHubError, match=r"README.md: there are 2 reports of `evaluate` \(a.json, b.json\)"):
+            push_folder(model, "user/name", dry_run=True)
+        for name, is_other in (("b.json", True), ("a.json", False)):
+            card = write_card(model, sources=[model / name]).read_text()
+            assert ("value: 0.015625" in card) is is_other
+            assert write_card(model).read_text() == card  # later ones show the same
+        (model / "README.md").write_text("# Mine\n")
+        (model / "a.json").write_text(json.dumps(content | {"split": "train"}))
+        push_folder(model, "user/name", dry_run=True)  # somebody's own card quotes what it likes
 
     def test_elsewhere_nothing_is_kept(self, model, report, tmp_path):
         write_card(model, sources=[report], output=tmp_path / "card.md")

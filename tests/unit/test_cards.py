@@ -463,11 +463,32 @@ class TestFile:
         adapter = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
         adapter.save_pretrained(path.parent)
         assert "[More Information Needed]" in path.read_text() and not cards.has_own_card(path)
+        filled_in = path.read_text().replace("[More Information Needed]", "Not of children.", 1)
+        path.write_text(filled_in)
+        assert cards.has_own_card(path)
+        path.unlink()
         given = {"base_model": "a", "model_name": "b", "hub_model_id": "c/b", "dataset_name": None, "tags": []}
         card = generate_model_card(**given, wandb_url=None, trackio_url=None, comet_url=None, trainer_name="SFT")
         card.save(path)
         adapter.save_pretrained(path.parent)  # edits what is there
-        assert "generated_from_trainer" not in path.read_text() and not cards.has_own_card(path)
+        written = path.read_text()
+        assert "generated_from_trainer" not in written and not cards.has_own_card(path)
+        for changed in (
+            written + "\nNot of children.\n",
+            written.replace("## Quick start", "## Limits"),
+            written.replace('"user", "content": question', '"user", "content": "My own."').replace("print(", "show("),
+            written.replace("It has been", "Of my patients. It has been"),
+        ):
+            path.write_text(changed)
+            assert changed != written and cards.has_own_card(path)
+            with pytest.raises(EcgDataError, match="was written or changed by somebody"):
+                write_card(path.parent)
+        trls = {"base_model": "runs/my base", "dataset_name": ["a/b", "c/d"], "paper_id": "1", "paper_title": "T"}
+        trls |= {"trainer_citation": "@article{x,\n  title = {{Y}},\n}", "wandb_url": "https://w.ai/r"}
+        generate_model_card(**{**given, "trackio_url": None, "comet_url": None, "trainer_name": "SFT", **trls}).save(
+            path
+        )
+        assert not cards.has_own_card(path)
         path.write_text("# Mine\n\n[More Information Needed]\n")
         assert cards.has_own_card(path)
 

@@ -9,6 +9,7 @@ from labelled_ecgs import prepare_labelled
 from torch import nn
 
 from ecgbyte_hf import cli
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.evaluation.system_table import seconds_per_step
 from ecgbyte_hf.models.auto import ENCODERS
 from ecgbyte_hf.models.contrastive_ecg import contrastive_loss
@@ -340,6 +341,7 @@ def test_the_time_of_validation_is_no_time_of_training(prepared, tmp_path):
     log = json.loads((tmp_path / "out" / "training_log.json").read_text())
     spent = [entry["eval_runtime"] for entry in log["history"] if "eval_loss" in entry]
     (total,) = [entry["train_runtime"] for entry in log["history"] if "train_runtime" in entry]
+    assert log["provenance"]["weights"] == weights_fingerprint(tmp_path / "out")
     assert len(spent) == 2 and all(0 < one < total for one in spent)
     assert seconds_per_step(log) == pytest.approx((total - sum(spent)) / 2)
 

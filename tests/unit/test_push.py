@@ -24,6 +24,7 @@ from ecgbyte_hf.hub.private_data import local_paths, scrubbed_json, shortened, t
 from ecgbyte_hf.hub.push import PushOptions, _check_base, _check_named_base, _complete_card, push_folder
 from ecgbyte_hf.hub.staging import stage_folder
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError, EcgFileError, EcgHubError
+from ecgbyte_hf.training.training_log import write_training_log
 
 TOKEN = "hf_" + "loopbackonly" * 3
 CARD = "---\nlicense: apache-2.0\n---\n# A test\n"
@@ -755,6 +756,45 @@ class TestCommand:
         assert cli.main(given) == 0 and "card_reports" not in capsys.readouterr().out
         (adapter / "card_reports").mkdir()
         assert cli.main(given) == 0 and "left out: card_reports/ (of the adapter" in capsys.readouterr().out
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+    def test_a_merged_model_keeps_where_it_came_from(self, llm, tmp_path):
+        """Of an adapter by `trl sft`, which notes nothing itself."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        from ecgbyte_hf.cli_push import _merged
+
+        adapter = tmp_path / "adapter"
+        base = AutoModelForCausalLM.from_pretrained(llm)
+        get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(llm / name, adapter)
+        note_base(llm, "someone/llama", "abc")
+        block = {"command": "convert llm", "arguments": {"file": "x.pt"}, "versions": {"ecgbyte-hf": "1"}}
+        (adapter / "conversion.json").write_text(json.dumps({"provenance": block}))
+        write_training_log(adapter, [{"step": 1, "loss": 3.25}], {"seed": 4711})
+        merged = _merged(adapter, tmp_path / "out")
+        assert json.loads((merged / "extend.json").read_text()) == {"base_model": "someone/llama", "revision": "abc"}
+        (merged / "README.md").unlink()  # PEFT's
+        card = render_card(merged)
+        assert "base_model: someone/llama" in card and "Made by `ecgbyte convert llm`" in card
+        assert "| seed | 4711 |" in card and push_folder(merged, "someone/x", dry_run=True).kind == "language_model"
+
+    def test_what_a_merged_model_began_as(self, tmp_path):
+        from ecgbyte_hf.cli_push import _note_base
+
+        adapter, base, merged = (tmp_path / name for name in ("adapter", "base", "merged"))
+        for folder in (adapter, base, merged):
+            folder.mkdir()
+        noted = []
+        config = {"base_model_name_or_path": "someone/llama-ecg", "revision": "abc"}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        for step in (lambda: None, lambda: note_base(base, "someone/base"), lambda: note_base(adapter, "someone/own")):
+            step()
+            _note_base(adapter, base, merged)
+            noted.append(json.loads((merged / "extend.json").read_text())["base_model"])
+        assert noted == ["someone/llama-ecg", "someone/base", "someone/own"]
 
     def test_kinds_are_those_of_the_code(self):
         from ecgbyte_hf.cli_push import KINDS

@@ -3,7 +3,13 @@
 import pytest
 import yaml
 
-from ecgbyte_hf.evaluation.report_files import markdown_path, model_index, report_markdown, write_report_files
+from ecgbyte_hf.evaluation.report_files import (
+    eval_results,
+    markdown_path,
+    model_index,
+    report_markdown,
+    write_report_files,
+)
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 
@@ -70,6 +76,30 @@ def test_model_index(report):
     assert (verify["args"]["best_control"], verify["args"]["best_control_value"]) == ("shuffled", 0.2)
     assert (bleu["type"], bleu["value"], bleu["args"]["convention"]) == ("bleu", 0.125, "paper_per_sample")
     assert (f1["type"], f1["value"]) == ("f1", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({"view": "shuffled", "perturbations": []}, "shuffled"),
+        ({"view": "true", "perturbations": ["noise=0.1"]}, "signals that were made worse"),
+        ({"view": "true", "perturbations": []}, None),
+        (None, None),
+    ],
+)
+def test_scores_of_a_control_are_not_the_model_s(report, tmp_path, asked, shown):
+    report["provenance"] = {"model": asked}
+    for write in (
+        lambda: model_index(report, model_name="m", data_set="d"),
+        lambda: eval_results(report, dataset_id="user/d"),
+        lambda: write_report_files(report, tmp_path / "report.json", data_set="d", model_name="m"),
+    ):
+        if shown is None:
+            assert write()
+            continue
+        with pytest.raises(EcgDataError, match=f"given to {shown}, not to the ECGs themselves"):
+            write()
+    assert write_report_files(report, tmp_path / "report.json", data_set="d")
 
 
 def test_files(report, tmp_path):

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.encode import encode_rows
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.data.prompts import EcgPrompt
 from ecgbyte_hf.evaluation.generate import EcgLanguageModel
 from ecgbyte_hf.models.errors_ecg_byte import BudgetError, EcgDataError, EcgError, EcgFileError
@@ -135,6 +136,9 @@ class TestEcgRows:
                 logits.append(loaded.model(**loaded.lm_tokenizer(row.text, return_tensors="pt")).logits)
         torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
         assert answers(out, small_prepared) == answers(out / "merged", small_prepared)
+        block = json.loads((out / "training_log.json").read_text())["provenance"]
+        assert block["weights"] == weights_fingerprint(out) != block["merged_weights"]
+        assert block["merged_weights"] == weights_fingerprint(out / "merged")
         for name in ("ecg_byte.json", "ecg_prompt.json", "preprocessor_config.json"):
             same = [folder / "ecg_byte" / name for folder in (out, out / "merged")]
             assert same[0].read_bytes() == same[1].read_bytes()

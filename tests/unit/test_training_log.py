@@ -7,10 +7,17 @@ import pytest
 import torch
 from datasets import Dataset
 
+from ecgbyte_hf.data.fingerprints import weights_fingerprint
 from ecgbyte_hf.data.questions import rows_hash
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 from ecgbyte_hf.training.row_origin import origin_of_rows
-from ecgbyte_hf.training.training_log import count_parameters, losses, plot_loss, write_training_log
+from ecgbyte_hf.training.training_log import (
+    copy_log_for_merged,
+    count_parameters,
+    losses,
+    plot_loss,
+    write_training_log,
+)
 
 HISTORY = [
     {"loss": 3.0, "step": 1},
@@ -54,6 +61,25 @@ def test_files(tmp_path):
     assert content["provenance"]["arguments"] == {"learning_rate": 1e-3}
     assert content["provenance"]["data_hash"] == {"train": "abc"}
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_which_weights_it_is_about(tmp_path):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    for name in ("adapter", "merged"):
+        (tmp_path / name).mkdir()
+        save_file({name: np.ones(2, np.float32)}, tmp_path / name / f"{name}.safetensors")
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    assert copy_log_for_merged(adapter, merged) is None
+    both = {"weights": weights_fingerprint(adapter), "merged_weights": weights_fingerprint(merged)}
+    block = json.loads(write_training_log(adapter, HISTORY, {}, merged=merged).read_text())["provenance"]
+    assert both.items() <= block.items()
+    block = json.loads(write_training_log(adapter, HISTORY, {}).read_text())["provenance"]
+    assert block["weights"] == both["weights"] and "merged_weights" not in block
+    assert both.items() <= json.loads(copy_log_for_merged(adapter, merged).read_text())["provenance"].items()
+    save_file({"adapter": np.zeros(2, np.float32)}, adapter / "adapter.safetensors")
+    assert "merged_weights" not in json.loads(copy_log_for_merged(adapter, merged).read_text())["provenance"]
 
 
 class TestOriginOfRows:
