@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import httpx
+from safetensors.numpy import load_file, save_file
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.ecg_parts import note_base
@@ -70,12 +72,12 @@ def llm(small_llm, tmp_path):
 
 @pytest.fixture
 def adapter(llm, tmp_path):
-    """Adapter of `llm`, as PEFT and `ecgbyte sft` leave one; its weights are not looked into."""
+    """Adapter of `llm`, as PEFT and `ecgbyte sft` leave one."""
     folder = tmp_path / "adapter"
     shutil.copytree(llm / "ecg_byte", folder / "ecg_byte")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(llm / name, folder)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(llm), "r": 8}))
     return with_card(folder)
 
@@ -96,13 +98,13 @@ def two_stage(small_llm, small_prepared, tmp_path_factory):
 
 @pytest.fixture
 def encoder(tmp_path):
-    """Files of an encoder with its code; the weights are not looked into."""
+    """Files of an encoder with its code; its weights fit no layers."""
     folder = tmp_path / "encoder"
     folder.mkdir()
     auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "modeling_x.XModel"}
     (folder / "config.json").write_text(json.dumps({"model_type": "ecg_resnet", "auto_map": auto_map}))
     (folder / "preprocessor_config.json").write_text(json.dumps({"feature_extractor_type": "X"}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"layer": np.ones(2, np.float32)}, folder / "model.safetensors")
     (folder / "configuration_x.py").write_text("from .errors_x import Error\n")
     (folder / "modeling_x.py").write_text("from .configuration_x import XConfig\n")
     (folder / "errors_x.py").write_text("class Error(ValueError): pass\n")
@@ -424,6 +426,50 @@ class TestModels:
         text = problems_of(llm, kind="language_model")
         assert f"{name}" in text and "is missing" in text and what in text
 
+    @pytest.mark.parametrize("kind", ["llm", "adapter", "encoder"])
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: b"weights",
+            lambda content: b"",
+            lambda content: content[:-3],
+            lambda content: content + b"more",
+            lambda content: content.replace(b'"F32"', b'"F64"'),
+            lambda content: b"\2\0\0\0\0\0\0\0{}",
+        ],
+    )
+    def test_weights_that_do_not_load(self, request, kind, damage):
+        (path,) = request.getfixturevalue(kind).glob("*.safetensors")
+        path.write_bytes(damage(path.read_bytes()))
+        text = problems_of(path.parent, base="someone/llm" if kind == "adapter" else None)
+        assert f"{path.name} is truncated, damaged or empty: save" in text
+
+    def test_weights_in_several_files(self, llm):
+        tensors = load_file(llm / "model.safetensors")
+        (llm / "model.safetensors").unlink()
+        names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        order = sorted(tensors)
+        parts = [{name: tensors[name] for name in half} for half in (order[::2], order[1::2])]
+        for name, part in zip(names, parts, strict=True):
+            save_file(part, llm / name)
+        assert "model.safetensors is missing: the weights" in problems_of(llm)  # no loader finds these alone
+        index = llm / "model.safetensors.index.json"
+        places = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
+        index.write_text(json.dumps({"weight_map": places}))
+        assert set(names) <= set(push_folder(llm, "someone/x", dry_run=True).sizes)
+        save_file({name: parts[1][name] for name in list(parts[1])[1:]}, llm / names[1])
+        expected = f"{names[1]} lacks 1 tensors that {index.name} names, such as {next(iter(parts[1]))}"
+        assert expected in problems_of(llm)
+        (llm / names[1]).unlink()
+        assert f"{index.name} names {names[1]}, which is missing" in problems_of(llm)
+        index.write_text("{}")
+        assert "has no weight_map" in problems_of(llm)
+
+    def test_weights_elsewhere_are_not_the_model_s(self, llm):
+        (llm / "model-old").mkdir()
+        shutil.move(llm / "model.safetensors", llm / "model-old/x.safetensors")
+        assert "model.safetensors is missing: the weights" in problems_of(llm)
+
     def test_a_tokenizer_of_another_model(self, llm):
         path = llm / "ecg_byte/ecg_byte.json"
         stored = json.loads(path.read_text())
@@ -465,7 +511,7 @@ class TestModels:
         folder = shutil.copytree(
             two_stage, tmp_path / "adapter", ignore=shutil.ignore_patterns("config.json", "model*")
         )
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
         stage = stage_folder(folder, tmp_path / "stage", "language_model", base="someone/llm", base_revision="abc")
         _check_base(Hub(two_stage), stage, PushOptions(base="someone/llm"))
@@ -521,7 +567,7 @@ class TestModels:
         folder = tmp_path / "adapter"
         names = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "ecg_prompt.json")
         shutil.copytree(two_stage, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
         assert "is a folder here: push that extended base first" in problems_of(folder)
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
