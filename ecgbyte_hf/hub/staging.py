@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.hub.base_model import local_base
 from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, is_report
 from ecgbyte_hf.hub.kinds import is_two_stage
 from ecgbyte_hf.hub.private_data import (
@@ -77,6 +78,7 @@ class Stage:
         left_out: Files that stay here, with the reason.
         notes: What was changed, for the user to know.
         problems: What forbids to publish it.
+        local_base: What an adapter was trained on, where that is a folder here; its published copy may name another.
     """
 
     folder: Path
@@ -84,6 +86,7 @@ class Stage:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    local_base: Path | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -113,7 +116,7 @@ def stage_folder(
         ecg: Where the ECG tokenizer and the prompt of a language model are, if not in `source`.
         dropped_columns: Columns of a data set that are not published.
     """
-    stage = Stage(folder, kind)
+    stage = Stage(folder, kind, local_base=local_base(source) if kind == "language_model" else None)
     # Of an adapter whose base is on the Hub, as `trl sft` leaves it, only what --ecg names tells it.
     has_encoder = kind == "language_model" and (is_two_stage(source) or (ecg is not None and is_two_stage(ecg)))
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
@@ -265,6 +268,8 @@ def _name_base(stage: Stage, base: str, revision: str | None) -> None:
         stage.problems.append("--base is for an adapter, and the folder has no adapter_config.json; leave it out")
         return
     config = read_object(path) or {}
+    if stage.local_base is None and config.get("base_model_name_or_path") != base:
+        stage.notes.append(f"{base} could not be compared with what the adapter was trained on, which is not here")
     config["base_model_name_or_path"] = base
     config["revision"] = revision
     path.unlink()  # a link would be written through

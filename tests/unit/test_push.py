@@ -1,5 +1,6 @@
 """`ecgbyte push` without a Hub: what a folder is, what goes out, what is cut away, what forbids to publish it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -114,11 +115,17 @@ def encoder(tmp_path):
 class Hub:
     """A Hub whose only model is what a folder holds."""
 
-    def __init__(self, folder: Path, name: str = "someone/llm") -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, folder: Path, name: str = "someone/llm", *, is_large: bool = True) -> None:
+        self.folder, self.name, self.is_large = folder, name, is_large
 
-    def list_repo_files(self, name, revision):
-        return [path.name for path in self.folder.iterdir()]
+    def list_repo_tree(self, name, revision, recursive, repo_type):
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                lfs = SimpleNamespace(sha256=hashlib.sha256(content).hexdigest())
+                lfs = lfs if path.suffix == ".safetensors" and self.is_large else None
+                blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+                yield SimpleNamespace(path=path.relative_to(self.folder).as_posix(), lfs=lfs, blob_id=blob)
 
     def hf_hub_download(self, name, file, revision):
         return str(self.folder / file)
@@ -505,6 +512,43 @@ class TestModels:
         (llm / "config.json").unlink()
         with pytest.raises(EcgHubError, match=r"someone/llm holds no config.json"):
             _check_base(Hub(llm), stage, PushOptions())
+
+    @pytest.mark.parametrize("is_large", [True, False])
+    def test_another_base_with_the_same_tokens(self, adapter, llm, tmp_path, is_large):
+        def check(base="someone/llm", **options):
+            with tempfile.TemporaryDirectory() as place:
+                stage = stage_folder(adapter, Path(place), "language_model", base=base)
+                _check_base(Hub(copy, is_large=is_large), stage, PushOptions(base=base))
+                return [note for note in stage.notes if "compared" in note]
+
+        def changed(name, change):
+            text = (llm / name).read_text()
+            (copy / name).write_text(change(json.loads(text), json.dumps))
+            with pytest.raises(EcgHubError, match=f"someone/llm is not the base .* its {name} is another one than"):
+                check()
+            (copy / name).write_text(text)
+
+        copy = shutil.copytree(llm, tmp_path / "copy")
+        assert check() == []
+        config = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(config | {"_name_or_path": "x", "transformers_version": "1"}))
+        assert check() == []
+        changed("config.json", lambda content, dump: dump(content | {"rms_norm_eps": 0.5}))
+        changed("tokenizer.json", lambda content, dump: dump(content | {"normalizer": {"type": "Lowercase"}}))
+        changed("ecg_byte/ecg_byte.json", lambda content, dump: dump(content | {"merges": content["merges"][:-1]}))
+        weights = load_file(copy / "model.safetensors")
+        save_file({name: 10 * tensor for name, tensor in weights.items()}, copy / "model.safetensors")
+        with pytest.raises(
+            EcgHubError, match=r"its model.safetensors is another one than that of the folder llm here"
+        ):
+            check()
+        (copy / "model.safetensors").rename(copy / "model-00001-of-00001.safetensors")
+        assert check() == [
+            "the weights of someone/llm could not be compared with those of llm: they lie in other files"
+        ]
+        shutil.rmtree(llm)
+        expected = "someone/llm could not be compared with what the adapter was trained on, which is not here"
+        assert check() == [expected]
 
     def test_the_base_on_the_hub_of_one_with_an_encoder(self, two_stage, llm, tmp_path):
         """It must be the model with the encoder: its language model alone has no place for an ECG."""
