@@ -126,6 +126,7 @@ def stage_folder(
             _add(stage, name, path, dropped_columns)
         else:
             stage.left_out[name] = reason
+    _look_at_links(stage, source)
     stage.problems += _not_there(source, stage.files, dropped_columns)
     if has_encoder:
         _add_processor(stage, source, ecg)
@@ -143,6 +144,21 @@ def stage_folder(
         elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
     return stage
+
+
+def _look_at_links(stage: Stage, source: Path) -> None:
+    """A linked folder is not followed: what lies elsewhere may be anything, and without a word it would be missing."""
+    for path in sorted(path for path in source.rglob("*") if path.is_symlink() and not path.is_file()):
+        name = path.relative_to(source).as_posix()
+        reason = _reason_by_name(f"{name}/x" if path.is_dir() else name)
+        if reason is None and path.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            reason = "a link to what is here already"
+        if reason is not None:
+            stage.left_out[name] = reason
+        elif path.is_dir():
+            stage.problems.append(f"{name} is a link to a folder, which is not followed: put the folder in its place")
+        else:
+            stage.problems.append(f"{name} is a link to what is not there: put the file in its place, or remove it")
 
 
 def _not_there(source: Path, files: dict[str, Path], dropped: Sequence[str]) -> list[str]:
@@ -186,12 +202,14 @@ def _reason_to_leave_out(name: str, kind: str, *, has_encoder: bool = False) -> 
     base = PurePosixPath(name).name
     if any(fnmatch(name, pattern) and name.count("/") == 1 for pattern in _WELCOME_PLACES):
         return None
-    for pattern, reason in _LEFT_OUT:
-        if fnmatch(name, pattern):
-            return reason
-    if any(fnmatch(base, pattern) for pattern in welcome):
-        return None
+    reason = _reason_by_name(name)
+    if reason is not None or any(fnmatch(base, pattern) for pattern in welcome):
+        return reason
     return f"no part of a {kind.replace('_', ' ')}"
+
+
+def _reason_by_name(name: str) -> str | None:
+    return next((reason for pattern, reason in _LEFT_OUT if fnmatch(name, pattern)), None)
 
 
 def _add(stage: Stage, name: str, path: Path, dropped_columns: Sequence[str]) -> None:

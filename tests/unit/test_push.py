@@ -356,6 +356,31 @@ class TestDataSets:
         assert cli.main([*given, "--drop-columns", "patient_id", "birth_date"]) == 0
         assert pq.read_schema(rows / "train.parquet").names == ["ecg_id", "patient_id", "birth_date"]
 
+    def test_links(self, rows, tmp_path):
+        """Of files they are followed, of folders not: rows of a linked folder would be missing without a word."""
+        elsewhere = write_table(tmp_path / "elsewhere/more.parquet", ecg_id=[3], question=["how?"])
+        (rows / "linked.parquet").symlink_to(elsewhere)
+        assert "linked.parquet" in push_folder(rows, "someone/x", dry_run=True).sizes
+        (rows / "inner").mkdir()
+        for name, target in {"data": elsewhere.parent, "inner/data": elsewhere.parent}.items():
+            (rows / name).symlink_to(target)
+            assert f"{name} is a link to a folder, which is not followed: put the folder" in problems_of(rows)
+            (rows / name).unlink()
+        (rows / "gone.parquet").symlink_to(tmp_path / "nowhere")
+        assert "gone.parquet is a link to what is not there" in problems_of(rows)
+        (rows / "gone.parquet").unlink()
+        for name, target in {".git": elsewhere.parent, "checkpoint-5": tmp_path, "latest": rows / "inner"}.items():
+            (rows / name).symlink_to(target)
+        (rows / "x.pt").symlink_to(tmp_path / "nowhere")
+        left_out = push_folder(rows, "someone/x", dry_run=True).left_out
+        assert set(left_out) == {".git", "checkpoint-5", "latest", "x.pt"}
+        assert left_out["latest"] == "a link to what is here already"
+
+    def test_a_linked_part_of_a_model(self, llm, tmp_path):
+        shutil.move(llm / "ecg_byte", tmp_path / "parts")
+        (llm / "ecg_byte").symlink_to(tmp_path / "parts")
+        assert problems_of(llm).splitlines()[1].startswith("  - ecg_byte is a link to a folder, which is not followed")
+
     def test_a_misspelt_column(self, rows):
         text = problems_of(rows, dropped_columns=("ecg_id", "questoin"))
         assert "--drop-columns questoin: no table has this column, expected one of ecg_id, question" in text
