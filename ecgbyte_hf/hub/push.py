@@ -26,6 +26,7 @@ from ecgbyte_hf.provenance import read_object
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
+_A_KIND = {"tokenizer": "a tokenizer", "dataset": "a data set", "encoder": "an encoder"}
 _JSON_OF_RESULTS = ("training.json", "training_log.json", "encode.json", "report.json")
 
 
@@ -40,7 +41,7 @@ class PushOptions:
         license: Identifier of the licence for the card, as the Hub spells it.
         message: Of the commit.
         base: Name on the Hub of an adapter's base model.
-        base_revision: Of `base`.
+        base_revision: Of the base model on the Hub, `base` or the one that the adapter's training noted.
         ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
@@ -137,6 +138,11 @@ def push_folder(
     kind = kind_of(source) if options.kind == "auto" else options.kind
     if not source.is_dir():
         raise EcgHubError(f"{folder} is not there; expected a folder to push")
+    if kind != "language_model" and (options.base is not None or options.base_revision is not None):
+        raise EcgHubError(
+            f"--base and --base-revision are for an adapter, and {source.name} is the folder of {_A_KIND[kind]}; "
+            "leave them out"
+        )
     with tempfile.TemporaryDirectory(prefix="ecgbyte-push-") as place:
         stage = stage_folder(
             source,

@@ -112,7 +112,7 @@ def stage_folder(
         folder: An empty folder for the layout.
         kind: One of `kinds.REPO_TYPES`.
         base: Name on the Hub of an adapter's base model, in place of the one that its training noted.
-        base_revision: Of `base`.
+        base_revision: Of the base model, named anew or not.
         ecg: Where the ECG tokenizer and the prompt of a language model are, if not in `source`.
         dropped_columns: Columns of a data set that are not published.
     """
@@ -133,7 +133,7 @@ def stage_folder(
     elif kind == "language_model":
         _add_ecg_parts(stage, source, ecg)
     if kind == "language_model":
-        if base is not None:
+        if base is not None or base_revision is not None:
             _name_base(stage, base, base_revision)
     made_from = source_of(source) if kind == "dataset" else ""
     holds_raw_ids = _row_format(source) == "ecg"
@@ -279,20 +279,23 @@ def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
         stage.notes.append(f"{len(code)} files of code were taken from the base model's folder")
 
 
-def _name_base(stage: Stage, base: str, revision: str | None) -> None:
+def _name_base(stage: Stage, base: str | None, revision: str | None) -> None:
     """Name an adapter's base in the published copy only: training here goes on with the folder."""
     path = stage.folder / "adapter_config.json"
     if not path.is_file():
-        stage.problems.append("--base is for an adapter, and the folder has no adapter_config.json; leave it out")
+        option = "--base-revision" if base is None else "--base"
+        stage.problems.append(f"{option} is for an adapter, and the folder has no adapter_config.json; leave it out")
         return
     config = read_object(path) or {}
+    base = base or config.get("base_model_name_or_path")
     if stage.local_base is None and config.get("base_model_name_or_path") != base:
         stage.notes.append(f"{base} could not be compared with what the adapter was trained on, which is not here")
     config["base_model_name_or_path"] = base
     config["revision"] = revision
     path.unlink()  # a link would be written through
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    stage.notes.append(f"adapter_config.json: the base model is {base}")
+    at = f" at the revision {revision}" if revision is not None else ""
+    stage.notes.append(f"adapter_config.json: the base model is {base}{at}")
 
 
 def _text_problems(name: str, path: Path) -> list[str]:

@@ -664,8 +664,26 @@ class TestModels:
             made = push_folder(adapter, "someone/x", PushOptions(**options, ecg=place), dry_run=True)
             assert "ecg_byte/ecg_prompt.json" in made.sizes
 
+    def test_a_revision_of_the_base_is_published(self, adapter, tmp_path):
+        path = adapter / "adapter_config.json"
+        noted = {"base_model_name_or_path": "someone/llm", "r": 8}
+        path.write_text(json.dumps(noted))
+        for number, base in enumerate(("someone/llm", None)):
+            stage = stage_folder(adapter, tmp_path / str(number), "language_model", base=base, base_revision="abc")
+            published = json.loads((stage.folder / "adapter_config.json").read_text())
+            assert published == noted | {"revision": "abc"}
+            assert stage.notes == ["adapter_config.json: the base model is someone/llm at the revision abc"]
+        assert json.loads(path.read_text()) == noted
+
     def test_a_whole_model_has_no_base(self, llm):
         assert "--base is for an adapter" in problems_of(llm, base="someone/llm")
+        assert "--base-revision is for an adapter" in problems_of(llm, base_revision="abc")
+
+    @pytest.mark.parametrize("option", ["base", "base_revision"])
+    def test_nor_has_anything_else(self, rows, small_ecg_byte, encoder, option):
+        for folder, kind in ((rows, "a data set"), (small_ecg_byte, "a tokenizer"), (encoder, "an encoder")):
+            expected = f"are for an adapter, and {folder.name} is the folder of {kind}; leave them out"
+            assert expected in problems_of(folder, **{option: "someone/llm"})
 
     def test_an_encoder(self, encoder):
         assert "errors_x.py" in push_folder(encoder, "someone/x", dry_run=True).sizes
