@@ -194,6 +194,8 @@ def _ecg_folder(place: str | Path) -> Path:
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
     card = stage.folder / CARD
     is_there = card.is_file()
+    if is_there and not _is_readable(stage, card):
+        return
     # Ours is always written anew: columns, paths and patients may have been left out since.
     if not is_there or options.rewrite_card or _is_nobodys(card):
         cards = _card_writer()
@@ -227,6 +229,20 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
         stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
     if stage.kind == "dataset":
         stage.problems += _config_problems(stage, metadata)
+
+
+def _is_readable(stage: Stage, card: Path) -> bool:
+    """Whether a card is UTF-8; a mark of its byte order, which would hide the metadata, is cut off."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        stage.problems.append(f"{CARD} is not UTF-8, which the Hub reads; save it as UTF-8")
+        return False
+    if text.startswith("\ufeff"):
+        card.unlink()  # a link would be written through
+        card.write_text(text.removeprefix("\ufeff"), encoding="utf-8")
+        stage.notes.append(f"{CARD}: the byte order mark before its metadata was cut off")
+    return True
 
 
 def _leave_out_reports(stage: Stage) -> None:
@@ -340,8 +356,10 @@ def _config_problems(stage: Stage, metadata: dict[str, Any]) -> list[str]:
         if len(columns) < 2:
             return []
         return [f"{CARD} has no `configs`, and the Parquet files have {len(columns)} different sets of columns"]
+    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
+        return [f"{CARD}: `configs` must be a list of entries, each with config_name and data_files"]
     patterns = [
-        pattern
+        str(pattern)
         for config in configs
         for entry in _as_list(config.get("data_files"))
         for pattern in _as_list(entry.get("path") if isinstance(entry, dict) else entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -49,11 +49,14 @@ _OF_KIND = {
 # What a model with an encoder has besides: its code, for those who have not installed the package.
 _OF_TWO_STAGE = ["*.py"]
 _PICKLE_STARTS = (b"\x80", b"PK")
+_INNER_MODEL = "a model of its own: push this folder by itself"
+# Of a model these are in its root; elsewhere they are another's.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin", "adapter_config.json")
 # Left out by these names, each for its reason; the first that fits.
 _LEFT_OUT = (
     ("checkpoint-*/*", "a checkpoint of the training"),
     ("*/checkpoint-*/*", "a checkpoint of the training"),
-    ("merged/*", "a model of its own: push this folder by itself"),
+    ("merged/*", _INNER_MODEL),
     (".*", "hidden"),
     ("*/.*", "hidden"),
     ("__pycache__/*", "compiled code"),
@@ -119,9 +122,13 @@ def stage_folder(
     stage = Stage(folder, kind, local_base=local_base(source) if kind == "language_model" else None)
     # Of an adapter whose base is on the Hub, as `trl sft` leaves it, only what --ecg names tells it.
     has_encoder = kind == "language_model" and (is_two_stage(source) or (ecg is not None and is_two_stage(ecg)))
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        name = path.relative_to(source).as_posix()
+    places = {path.relative_to(source): path for path in sorted(source.rglob("*")) if path.is_file()}
+    inner = _inner_models(places) if kind in ("encoder", "language_model") else set()
+    for place, path in places.items():
+        name = place.as_posix()
         reason = _reason_to_leave_out(name, kind, has_encoder=has_encoder) or _reason_inside(path)
+        if reason is None and inner & set(place.parents):
+            reason = _INNER_MODEL
         if reason is None:
             _add(stage, name, path, dropped_columns)
         else:
@@ -144,6 +151,15 @@ def stage_folder(
         elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
     return stage
+
+
+def _inner_models(places: Iterable[Path]) -> set[Path]:
+    """Folders in a model's folder that are models, such as the `best/` of a training."""
+    return {
+        place.parent
+        for place in places
+        if place.parent.name and any(fnmatch(place.name, pattern) for pattern in _WEIGHTS)
+    }
 
 
 def _look_at_links(stage: Stage, source: Path) -> None:

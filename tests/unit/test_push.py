@@ -430,6 +430,11 @@ class TestDataSets:
         with_card(rows, f"---\n{configs % 'records/*.parquet'}---\n")
         assert "`configs` names records/*.parquet, and no file is called so" in problems_of(rows)
 
+    @pytest.mark.parametrize("configs", ["[default]", "default", "{default: train.parquet}"])
+    def test_malformed_configurations(self, rows, configs):
+        with_card(rows, f"---\nlicense: mit\nconfigs: {configs}\n---\n")
+        assert "`configs` must be a list of entries, each with config_name and data_files" in problems_of(rows)
+
     def test_a_prepared_folder(self, small_prepared, tmp_path):
         folder = with_card(shutil.copytree(small_prepared.folder, tmp_path / "prepared"))
         text = problems_of(folder)
@@ -724,6 +729,22 @@ class TestModels:
         assert further == {"pickle.model", "archive.model", "a/checkpoint-7/model.safetensors"}
         assert made.left_out["checkpoint-5/model.safetensors"] == "a checkpoint of the training"
 
+    def test_models_inside_of_a_model_stay_here(self, llm, encoder):
+        """Such as the best of a training: they are no part of this one."""
+        inner = {
+            "best/model.safetensors",
+            "best/config.json",
+            "best/ecg_byte/ecg_byte.json",
+            "a/b/adapter_config.json",
+        }
+        for folder in (llm, encoder):
+            for name in inner | {"signal/preprocessor_config.json"}:
+                (folder / name).parent.mkdir(exist_ok=True, parents=True)
+                (folder / name).write_text("{}")
+            made = push_folder(folder, "someone/x", dry_run=True)
+            assert set(made.left_out) == inner and "signal/preprocessor_config.json" in made.sizes
+            assert made.left_out["best/config.json"] == "a model of its own: push this folder by itself"
+
     def test_a_token_in_a_file(self, llm):
         (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
         text = problems_of(llm)
@@ -769,6 +790,18 @@ class TestCards:
         with_card(llm, "---\ntags: [generated_from_trainer]\n---\n")
         push_folder(llm, "someone/x", dry_run=True)
         assert [kind for kind, *_ in written] == ["language_model"]
+
+    def test_is_utf_8(self, rows):
+        (rows / "README.md").write_bytes("# Geräte\n".encode("latin-1"))
+        assert "README.md is not UTF-8, which the Hub reads; save it as UTF-8" in problems_of(rows)
+        assert "README.md is not UTF-8" in problems_of(rows, rewrite_card=True)
+
+    def test_metadata_behind_a_mark_of_the_byte_order(self, rows):
+        (rows / "README.md").write_text("\ufeff---\ntags: [x]\n---\n# Mine\n", encoding="utf-8")
+        with push_staged(rows, PushOptions(license="mit")) as stage:
+            text = (stage.folder / "README.md").read_text(encoding="utf-8")
+        assert text == "---\nlicense: mit\ntags: [x]\n---\n# Mine\n"
+        assert (rows / "README.md").read_bytes().startswith(b"\xef\xbb\xbf")
 
     def test_a_person_s_card_is_kept(self, rows, written):
         push_folder(rows, "someone/x", dry_run=True)
