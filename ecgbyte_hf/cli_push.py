@@ -47,7 +47,11 @@ def add_commands(add: Adder) -> None:
     model = command.add_argument_group("language models")
     model.add_argument("--base", metavar="USER/NAME", help="where an adapter's extended base model is on the Hub")
     model.add_argument("--base-model", metavar="USER/NAME", help="for the card: the model on the Hub that it began as")
-    model.add_argument("--base-revision", metavar="COMMIT", help="of --base")
+    model.add_argument(
+        "--base-revision",
+        metavar="COMMIT",
+        help="of an adapter's base model",
+    )
     model.add_argument("--merge", action="store_true", help="push an adapter and its base as one whole model")
     model.add_argument("--ecg", metavar="DIR", help="folder or USER/NAME with the ecg_byte/ of a model that has none")
 

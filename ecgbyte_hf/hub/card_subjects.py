@@ -86,6 +86,22 @@ def _check_training(command: str, found: CardSources, kind: str) -> None:
             raise _refusal(command, [_WORDS["weights"]], kind)
 
 
+def check_base_weights(found: CardSources, base: Path) -> None:
+    """Refuse an evaluation of an adapter on another base than a folder, which its published copy no longer names.
+
+    Args:
+        found: The adapter's reports.
+        base: The folder that it was trained on.
+
+    Raises:
+        EcgDataError: the report of `evaluate` is about another base.
+    """
+    asked = ((found.last("evaluate") or {}).get("provenance") or {}).get("model") or {}
+    noted = asked.get("fingerprints", {}).get("base_weights")
+    if noted is not None:
+        _compare("evaluate", {"base_weights": noted}, {"base_weights": weights_fingerprint(base)}, "model")
+
+
 def _check_encoder(found: CardSources) -> None:
     _check_training("pretrain-encoder", found, "encoder")
     report = found.last("probe-encoder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ import yaml
 
 from ecgbyte_hf.data.hub_folder import hub_errors, is_repo_id, local_or_hub_folder
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER
+from ecgbyte_hf.hub.base_model import compare_base, hashes_there, is_the_same
 from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, CardSources, is_trainers_card
+from ecgbyte_hf.hub.card_subjects import check_base_weights
 from ecgbyte_hf.hub.kinds import REPO_TYPES, TWO_STAGE, kind_of
 from ecgbyte_hf.hub.private_data import has_mimic_columns
 from ecgbyte_hf.hub.self_contained import ecg_tokens, has_encoder, missing_parts
@@ -25,7 +26,7 @@ from ecgbyte_hf.provenance import read_object
 
 # Files of an earlier push that would be loaded beside the new ones, or in their place.
 _REPLACED = ["*.parquet", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"]
-_SHA256_LENGTH = 64
+_A_KIND = {"tokenizer": "a tokenizer", "dataset": "a data set", "encoder": "an encoder"}
 _JSON_OF_RESULTS = ("training.json", "training_log.json", "encode.json", "report.json")
 
 
@@ -40,7 +41,7 @@ class PushOptions:
         license: Identifier of the licence for the card, as the Hub spells it.
         message: Of the commit.
         base: Name on the Hub of an adapter's base model.
-        base_revision: Of `base`.
+        base_revision: Of the base model on the Hub, `base` or the one that the adapter's training noted.
         ecg: Folder with the ECG tokenizer and the prompt of a language model that has none, or the name on the Hub of
             the extended base that has them.
         dropped_columns: Columns of a data set that are not published.
@@ -137,6 +138,11 @@ def push_folder(
     kind = kind_of(source) if options.kind == "auto" else options.kind
     if not source.is_dir():
         raise EcgHubError(f"{folder} is not there; expected a folder to push")
+    if kind != "language_model" and (options.base is not None or options.base_revision is not None):
+        raise EcgHubError(
+            f"--base and --base-revision are for an adapter, and {source.name} is the folder of {_A_KIND[kind]}; "
+            "leave them out"
+        )
     with tempfile.TemporaryDirectory(prefix="ecgbyte-push-") as place:
         stage = stage_folder(
             source,
@@ -147,7 +153,7 @@ def push_folder(
             ecg=None if options.ecg is None else _ecg_folder(options.ecg),
             dropped_columns=options.dropped_columns,
         )
-        stage.problems += [*missing_parts(kind, stage.files), *_base_problems(stage, source, options)]
+        stage.problems += [*missing_parts(kind, stage.files), *_base_problems(stage, options)]
         if not stage.problems:
             _complete_card(stage, source, repo_id, options)
         if stage.problems:
@@ -159,13 +165,12 @@ def push_folder(
         return made if dry_run else _upload(stage, made, options, api)
 
 
-def _base_problems(stage: Stage, source: Path, options: PushOptions) -> list[str]:
+def _base_problems(stage: Stage, options: PushOptions) -> list[str]:
     """`runs/llama-ecg` looks like a name on the Hub, and is a folder where the adapter was trained."""
     base = _effective_base(stage)
     if base is None or options.base is not None or not is_repo_id(base) or Path(base).exists():
         return []  # of a folder that is seen from here the check of the parts tells
-    here = source.resolve()
-    if not any((place / base).exists() for place in (here, *here.parents)):
+    if stage.local_base is None:
         return []
     return [
         f"the adapter's base {base!r} is a folder here: push that extended base first and give --base USER/BASE, or "
@@ -189,6 +194,8 @@ def _ecg_folder(place: str | Path) -> Path:
 def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOptions) -> None:
     card = stage.folder / CARD
     is_there = card.is_file()
+    if is_there and not _is_readable(stage, card):
+        return
     # Ours is always written anew: columns, paths and patients may have been left out since.
     if not is_there or options.rewrite_card or _is_nobodys(card):
         cards = _card_writer()
@@ -199,6 +206,8 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
         said = _said_before(stage, card, cards, options)
         card.unlink(missing_ok=True)
         try:
+            if stage.local_base is not None:
+                check_base_weights(CardSources.find(stage.folder), stage.local_base)
             cards.write_card(stage.folder, kind=stage.kind, repo_id=repo_id, **said)
         except EcgDataError as error:
             stage.problems.append(f"{CARD}: {error}")
@@ -220,6 +229,20 @@ def _complete_card(stage: Stage, source: Path, repo_id: str, options: PushOption
         stage.problems.append(f"{CARD} says the licence is {metadata['license']!r}, and --license {options.license!r}")
     if stage.kind == "dataset":
         stage.problems += _config_problems(stage, metadata)
+
+
+def _is_readable(stage: Stage, card: Path) -> bool:
+    """Whether a card is UTF-8; a mark of its byte order, which would hide the metadata, is cut off."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        stage.problems.append(f"{CARD} is not UTF-8, which the Hub reads; save it as UTF-8")
+        return False
+    if text.startswith("\ufeff"):
+        card.unlink()  # a link would be written through
+        card.write_text(text.removeprefix("\ufeff"), encoding="utf-8")
+        stage.notes.append(f"{CARD}: the byte order mark before its metadata was cut off")
+    return True
 
 
 def _leave_out_reports(stage: Stage) -> None:
@@ -333,8 +356,10 @@ def _config_problems(stage: Stage, metadata: dict[str, Any]) -> list[str]:
         if len(columns) < 2:
             return []
         return [f"{CARD} has no `configs`, and the Parquet files have {len(columns)} different sets of columns"]
+    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
+        return [f"{CARD}: `configs` must be a list of entries, each with config_name and data_files"]
     patterns = [
-        pattern
+        str(pattern)
         for config in configs
         for entry in _as_list(config.get("data_files"))
         for pattern in _as_list(entry.get("path") if isinstance(entry, dict) else entry)
@@ -378,18 +403,19 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
     """An adapter is of no use without its base, and that must be the extended one.
 
     Raises:
-        EcgHubError: the Hub has no such model, or one without the adapter's ECG tokens or its encoder.
+        EcgHubError: the Hub has no such model, one without the adapter's ECG tokens or its encoder, or another one
+            than the folder that it was trained on.
     """
     base = _effective_base(stage)
     if base is None:
         return
     revision = options.base_revision or (read_object(stage.files["adapter_config.json"]) or {}).get("revision")
     with hub_errors(base, revision=revision):
-        names = api.list_repo_files(base, revision=revision)
-        if "config.json" not in names:
+        there = hashes_there(api, base, revision)
+        if "config.json" not in there:
             raise EcgHubError(f"{base} holds no config.json, so it is no base model of an adapter")
         wanted = "config.json" if has_encoder(stage.files) else "tokenizer.json"
-        found = Path(api.hf_hub_download(base, wanted, revision=revision)) if wanted in names else None
+        found = Path(api.hf_hub_download(base, wanted, revision=revision)) if wanted in there else None
     if wanted == "config.json" and found is not None:
         is_extended = (read_object(found) or {}).get("model_type") == TWO_STAGE
     else:
@@ -401,6 +427,9 @@ def _check_base(api: Any, stage: Stage, options: PushOptions) -> None:
             f"{base} is not the base that the adapter was trained on: it has no {lacking}; "
             "push the extended base first and name it with --base"
         )
+    if stage.local_base is not None:
+        with hub_errors(base, revision=revision):
+            stage.notes += compare_base(api, base, revision, stage.local_base, there)
 
 
 def _check_named_base(api: Any, stage: Stage) -> None:
@@ -428,22 +457,9 @@ def _check_upload(api: Any, repo: dict[str, Any], commit: str, stage: Stage) -> 
     Raises:
         EcgHubError: a file is missing or is another one.
     """
-    there = {
-        entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id
-        for entry in api.list_repo_tree(**repo, revision=commit, recursive=True)
-        if hasattr(entry, "blob_id")
-    }
+    there = hashes_there(api, repo["repo_id"], commit, repo_type=repo["repo_type"])
     for name, path in stage.files.items():
         found = there.get(name)
-        if found is None or found != _hash_of(path, is_large=len(found) == _SHA256_LENGTH):
+        if found is None or not is_the_same(path, found):
             what = "is missing" if found is None else "is another file"
             raise EcgHubError(f"{repo['repo_id']}: {name} {what} after the upload; push again")
-
-
-def _hash_of(path: Path, *, is_large: bool) -> str:
-    """The hash of a file as the Hub notes it: SHA-256 of a large one, git's SHA-1 of another."""
-    if is_large:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    header = f"blob {path.stat().st_size}\0".encode()
-    return hashlib.sha1(header + path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -331,8 +331,7 @@ def _take_our_tokens(
         The reference's row of each token.
     """
     num_old = len(tokenizer)
-    layers = _embeddings(model)
-    tables = [layer.weight.detach().clone() for layer in layers]
+    tables = [table.detach().clone() for table in _tables(model)]
     extended = ExtendableModel(base, model, tokenizer, prompt, "plain", None)
     extended.add_tokens(list(renamed), None, init="resize", seed=0)
     if len(tokenizer) > num_old + len(renamed):
@@ -357,21 +356,23 @@ def _is_tied(model: Any) -> bool:
     return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def _embeddings(model: Any) -> list[Any]:
-    """The embeddings, and an output layer of its own."""
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    return layers[: 1 if _is_tied(model) else 2]
+def _tables(model: Any) -> list[torch.Tensor]:
+    """What has a row of each token: the embeddings, an output layer of its own, and the output layer's bias."""
+    output = model.get_output_embeddings()
+    weights = [model.get_input_embeddings().weight, output.weight][: 1 if _is_tied(model) else 2]
+    bias = getattr(output, "bias", None)  # Phi and GPT-J have one
+    return weights if bias is None else [*weights, bias]
 
 
 def _set_rows(model: Any, tables: Sequence[torch.Tensor], rows: Sequence[int]) -> None:
-    """Give the embeddings, and an output layer of its own, these rows of their tables."""
+    """Give the embeddings and the output layer these rows of their tables."""
     import torch
 
     index = torch.tensor(rows)
     model.resize_token_embeddings(len(rows), mean_resizing=False)
     with torch.no_grad():
-        for layer, table in zip(_embeddings(model), tables, strict=True):
-            layer.weight.copy_(table[index])
+        for new, table in zip(_tables(model), tables, strict=True):
+            new.copy_(table[index])
 
 
 def _take_generation_config(model: Any, folder: Path) -> None:

@@ -170,8 +170,52 @@ def ecg_tokens(tokenizer: Path) -> set[str]:
 
 
 def _weights_problems(files: Files, stem: str) -> list[str]:
-    names = [name for name in files if name.startswith(stem) and name.endswith(".safetensors")]
-    return [] if names else [f"{stem}.safetensors is missing: the weights"]
+    """Weights that a loader would not find or not read: of every file the header is looked into, never the tensors."""
+    index = f"{stem}.safetensors.index.json"
+    if f"{stem}.safetensors" not in files and index not in files:
+        return [f"{stem}.safetensors is missing: the weights"]
+    problems: list[str] = []
+    tensors: dict[str, frozenset[str]] = {}
+    for name in (name for name in files if name.endswith(".safetensors")):
+        tensors[name] = _tensor_names(files[name])
+        if not tensors[name]:
+            problems.append(f"{name} is truncated, damaged or empty: save or download it again")
+    if index in files:
+        problems += _shard_problems(index, _object(files, index).get("weight_map"), tensors)
+    return problems
+
+
+def _tensor_names(path: Path) -> frozenset[str]:
+    """The tensors that a file holds to its end; none where it cannot be loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            return frozenset(weights.keys())
+    except (SafetensorError, OSError):  # an empty file cannot be mapped
+        return frozenset()
+
+
+def _shard_problems(index: str, places: Any, tensors: Mapping[str, frozenset[str]]) -> list[str]:
+    """What an index promises and the files beside it lack.
+
+    Args:
+        index: Its name.
+        places: Its `weight_map`: tensor -> file.
+        tensors: Of each file that is there.
+    """
+    if not isinstance(places, dict) or not places:
+        return [f"{index} has no weight_map, which says where the weights are: save the model again"]
+    wanted: dict[str, set[str]] = {}
+    for tensor, name in places.items():
+        wanted.setdefault(str(name), set()).add(tensor)
+    again = "save or download the model again"
+    problems = [f"{index} names {name}, which is missing: {again}" for name in wanted if name not in tensors]
+    for name, expected in wanted.items():
+        lacking = sorted(expected - tensors[name]) if tensors.get(name) else []
+        if lacking:
+            problems.append(f"{name} lacks {len(lacking)} tensors that {index} names, such as {lacking[0]}: {again}")
+    return problems
 
 
 def _code_problems(files: Files) -> list[str]:

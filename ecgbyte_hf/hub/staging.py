@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from ecgbyte_hf.data.prompts import ECG_SUBFOLDER, PROMPT_FILE
+from ecgbyte_hf.hub.base_model import local_base
 from ecgbyte_hf.hub.card_sources import REPORTS_FOLDER, is_report
 from ecgbyte_hf.hub.kinds import is_two_stage
 from ecgbyte_hf.hub.private_data import (
@@ -48,11 +49,14 @@ _OF_KIND = {
 # What a model with an encoder has besides: its code, for those who have not installed the package.
 _OF_TWO_STAGE = ["*.py"]
 _PICKLE_STARTS = (b"\x80", b"PK")
+_INNER_MODEL = "a model of its own: push this folder by itself"
+# Of a model these are in its root; elsewhere they are another's.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin", "adapter_config.json")
 # Left out by these names, each for its reason; the first that fits.
 _LEFT_OUT = (
     ("checkpoint-*/*", "a checkpoint of the training"),
     ("*/checkpoint-*/*", "a checkpoint of the training"),
-    ("merged/*", "a model of its own: push this folder by itself"),
+    ("merged/*", _INNER_MODEL),
     (".*", "hidden"),
     ("*/.*", "hidden"),
     ("__pycache__/*", "compiled code"),
@@ -77,6 +81,7 @@ class Stage:
         left_out: Files that stay here, with the reason.
         notes: What was changed, for the user to know.
         problems: What forbids to publish it.
+        local_base: What an adapter was trained on, where that is a folder here; its published copy may name another.
     """
 
     folder: Path
@@ -84,6 +89,7 @@ class Stage:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    local_base: Path | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -109,27 +115,32 @@ def stage_folder(
         folder: An empty folder for the layout.
         kind: One of `kinds.REPO_TYPES`.
         base: Name on the Hub of an adapter's base model, in place of the one that its training noted.
-        base_revision: Of `base`.
+        base_revision: Of the base model, named anew or not.
         ecg: Where the ECG tokenizer and the prompt of a language model are, if not in `source`.
         dropped_columns: Columns of a data set that are not published.
     """
-    stage = Stage(folder, kind)
+    stage = Stage(folder, kind, local_base=local_base(source) if kind == "language_model" else None)
     # Of an adapter whose base is on the Hub, as `trl sft` leaves it, only what --ecg names tells it.
     has_encoder = kind == "language_model" and (is_two_stage(source) or (ecg is not None and is_two_stage(ecg)))
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        name = path.relative_to(source).as_posix()
+    places = {path.relative_to(source): path for path in sorted(source.rglob("*")) if path.is_file()}
+    inner = _inner_models(places) if kind in ("encoder", "language_model") else set()
+    for place, path in places.items():
+        name = place.as_posix()
         reason = _reason_to_leave_out(name, kind, has_encoder=has_encoder) or _reason_inside(path)
+        if reason is None and inner & set(place.parents):
+            reason = _INNER_MODEL
         if reason is None:
             _add(stage, name, path, dropped_columns)
         else:
             stage.left_out[name] = reason
+    _look_at_links(stage, source)
     stage.problems += _not_there(source, stage.files, dropped_columns)
     if has_encoder:
         _add_processor(stage, source, ecg)
     elif kind == "language_model":
         _add_ecg_parts(stage, source, ecg)
     if kind == "language_model":
-        if base is not None:
+        if base is not None or base_revision is not None:
             _name_base(stage, base, base_revision)
     made_from = source_of(source) if kind == "dataset" else ""
     holds_raw_ids = _row_format(source) == "ecg"
@@ -140,6 +151,30 @@ def stage_folder(
         elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
     return stage
+
+
+def _inner_models(places: Iterable[Path]) -> set[Path]:
+    """Folders in a model's folder that are models, such as the `best/` of a training."""
+    return {
+        place.parent
+        for place in places
+        if place.parent.name and any(fnmatch(place.name, pattern) for pattern in _WEIGHTS)
+    }
+
+
+def _look_at_links(stage: Stage, source: Path) -> None:
+    """A linked folder is not followed: what lies elsewhere may be anything, and without a word it would be missing."""
+    for path in sorted(path for path in source.rglob("*") if path.is_symlink() and not path.is_file()):
+        name = path.relative_to(source).as_posix()
+        reason = _reason_by_name(f"{name}/x" if path.is_dir() else name)
+        if reason is None and path.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            reason = "a link to what is here already"
+        if reason is not None:
+            stage.left_out[name] = reason
+        elif path.is_dir():
+            stage.problems.append(f"{name} is a link to a folder, which is not followed: put the folder in its place")
+        else:
+            stage.problems.append(f"{name} is a link to what is not there: put the file in its place, or remove it")
 
 
 def _not_there(source: Path, files: dict[str, Path], dropped: Sequence[str]) -> list[str]:
@@ -183,12 +218,14 @@ def _reason_to_leave_out(name: str, kind: str, *, has_encoder: bool = False) -> 
     base = PurePosixPath(name).name
     if any(fnmatch(name, pattern) and name.count("/") == 1 for pattern in _WELCOME_PLACES):
         return None
-    for pattern, reason in _LEFT_OUT:
-        if fnmatch(name, pattern):
-            return reason
-    if any(fnmatch(base, pattern) for pattern in welcome):
-        return None
+    reason = _reason_by_name(name)
+    if reason is not None or any(fnmatch(base, pattern) for pattern in welcome):
+        return reason
     return f"no part of a {kind.replace('_', ' ')}"
+
+
+def _reason_by_name(name: str) -> str | None:
+    return next((reason for pattern, reason in _LEFT_OUT if fnmatch(name, pattern)), None)
 
 
 def _add(stage: Stage, name: str, path: Path, dropped_columns: Sequence[str]) -> None:
@@ -258,18 +295,23 @@ def _add_processor(stage: Stage, source: Path, ecg: Path | None) -> None:
         stage.notes.append(f"{len(code)} files of code were taken from the base model's folder")
 
 
-def _name_base(stage: Stage, base: str, revision: str | None) -> None:
+def _name_base(stage: Stage, base: str | None, revision: str | None) -> None:
     """Name an adapter's base in the published copy only: training here goes on with the folder."""
     path = stage.folder / "adapter_config.json"
     if not path.is_file():
-        stage.problems.append("--base is for an adapter, and the folder has no adapter_config.json; leave it out")
+        option = "--base-revision" if base is None else "--base"
+        stage.problems.append(f"{option} is for an adapter, and the folder has no adapter_config.json; leave it out")
         return
     config = read_object(path) or {}
+    base = base or config.get("base_model_name_or_path")
+    if stage.local_base is None and config.get("base_model_name_or_path") != base:
+        stage.notes.append(f"{base} could not be compared with what the adapter was trained on, which is not here")
     config["base_model_name_or_path"] = base
     config["revision"] = revision
     path.unlink()  # a link would be written through
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    stage.notes.append(f"adapter_config.json: the base model is {base}")
+    at = f" at the revision {revision}" if revision is not None else ""
+    stage.notes.append(f"adapter_config.json: the base model is {base}{at}")
 
 
 def _text_problems(name: str, path: Path) -> list[str]:

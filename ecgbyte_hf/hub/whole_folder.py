@@ -14,9 +14,11 @@ def new_folder(folder: str | Path) -> Path:
     """A folder to write, if nothing is there.
 
     Raises:
-        EcgFileError: something is.
+        EcgFileError: something is, or it is the folder that the command was started in.
     """
     folder = Path(folder)
+    if folder.resolve() == Path.cwd():  # which cannot be made anew under the feet of a shell
+        raise EcgFileError(f"{folder} is the folder you are in; give --output a new folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EcgFileError(f"{folder} is there and not empty; give --output a new folder")
     return folder
@@ -37,6 +39,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         ...     (Path(place) / "out" / "file").read_text()
         'whole'
     """
+    folder = folder.resolve()  # an empty folder may be a link, which stays one
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed job
     partial.mkdir(parents=True)

@@ -557,6 +557,16 @@ class TestPush:
             push_folder(folders["adapter"], "someone/other", PushOptions(base="someone/nowhere"))
         assert ("models", "someone/other") not in hub.repos
 
+    def test_another_base_with_the_same_tokens(self, online, pushed, plainly_pushed, hub, folders):
+        """The merged model has the base's tokens and configuration, and the adapter in its weights."""
+        assert "could not be compared" not in pushed
+        with pytest.raises(EcgHubError, match=r"someone/merged is not the base .* its model.safetensors is another"):
+            push_folder(folders["adapter"], "someone/other", PushOptions(base="someone/merged"))
+        assert ("models", "someone/other") not in hub.repos
+        # The base itself, as the ordinary `push_to_hub` saves it once more.
+        made = push_folder(folders["adapter"], "someone/plain-adapter", PushOptions(base="someone/plain-llm"))
+        assert not any("could not be compared" in note for note in made.notes)
+
     def test_the_parts_of_a_model_with_an_encoder_come_from_the_hub(self, online, pushed, folders, tmp_path):
         folder = shutil.copytree(folders["two-lora"], tmp_path / "adapter")
         config = json.loads((folder / "adapter_config.json").read_text())

@@ -396,3 +396,22 @@ def staged_cards(monkeypatch, hashes=None, name=None) -> list[str]:
     complete = push._complete_card
     monkeypatch.setattr(push, "_complete_card", look)
     return cards
+
+
+def test_an_adapter_evaluated_on_another_base(report, lively_llm, tmp_path):
+    """Its published copy names a base on the Hub, so the folder that it was trained on is looked at before."""
+    folder = shutil.copytree(lively_llm, tmp_path / "adapter")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(lively_llm)}))
+    content = json.loads(report.read_text())
+    for weights in (weights_fingerprint(lively_llm), "0" * 64):
+        content["provenance"]["model"]["fingerprints"] = {"base_weights": weights}
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        options = PushOptions(base="someone/llm")
+        if weights.strip("0"):
+            assert "README.md was written" in push_folder(folder, "someone/x", options, dry_run=True).notes
+            continue
+        with pytest.raises(EcgHubError, match=r"`evaluate` is about another model \(other base model's weights\)"):
+            push_folder(folder, "someone/x", options, dry_run=True)

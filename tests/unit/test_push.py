@@ -1,5 +1,6 @@
 """`ecgbyte push` without a Hub: what a folder is, what goes out, what is cut away, what forbids to publish it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,13 +8,15 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import httpx
+from safetensors.numpy import load_file, save_file
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.ecg_parts import note_base
@@ -71,12 +74,12 @@ def llm(small_llm, tmp_path):
 
 @pytest.fixture
 def adapter(llm, tmp_path):
-    """Adapter of `llm`, as PEFT and `ecgbyte sft` leave one; its weights are not looked into."""
+    """Adapter of `llm`, as PEFT and `ecgbyte sft` leave one."""
     folder = tmp_path / "adapter"
     shutil.copytree(llm / "ecg_byte", folder / "ecg_byte")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(llm / name, folder)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(llm), "r": 8}))
     return with_card(folder)
 
@@ -97,13 +100,13 @@ def two_stage(small_llm, small_prepared, tmp_path_factory):
 
 @pytest.fixture
 def encoder(tmp_path):
-    """Files of an encoder with its code; the weights are not looked into."""
+    """Files of an encoder with its code; its weights fit no layers."""
     folder = tmp_path / "encoder"
     folder.mkdir()
     auto_map = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "modeling_x.XModel"}
     (folder / "config.json").write_text(json.dumps({"model_type": "ecg_resnet", "auto_map": auto_map}))
     (folder / "preprocessor_config.json").write_text(json.dumps({"feature_extractor_type": "X"}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"layer": np.ones(2, np.float32)}, folder / "model.safetensors")
     (folder / "configuration_x.py").write_text("from .errors_x import Error\n")
     (folder / "modeling_x.py").write_text("from .configuration_x import XConfig\n")
     (folder / "errors_x.py").write_text("class Error(ValueError): pass\n")
@@ -113,11 +116,17 @@ def encoder(tmp_path):
 class Hub:
     """A Hub whose only model is what a folder holds."""
 
-    def __init__(self, folder: Path, name: str = "someone/llm") -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, folder: Path, name: str = "someone/llm", *, is_large: bool = True) -> None:
+        self.folder, self.name, self.is_large = folder, name, is_large
 
-    def list_repo_files(self, name, revision):
-        return [path.name for path in self.folder.iterdir()]
+    def list_repo_tree(self, name, revision, recursive, repo_type):
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                lfs = SimpleNamespace(sha256=hashlib.sha256(content).hexdigest())
+                lfs = lfs if path.suffix == ".safetensors" and self.is_large else None
+                blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+                yield SimpleNamespace(path=path.relative_to(self.folder).as_posix(), lfs=lfs, blob_id=blob)
 
     def hf_hub_download(self, name, file, revision):
         return str(self.folder / file)
@@ -348,6 +357,31 @@ class TestDataSets:
         assert cli.main([*given, "--drop-columns", "patient_id", "birth_date"]) == 0
         assert pq.read_schema(rows / "train.parquet").names == ["ecg_id", "patient_id", "birth_date"]
 
+    def test_links(self, rows, tmp_path):
+        """Of files they are followed, of folders not: rows of a linked folder would be missing without a word."""
+        elsewhere = write_table(tmp_path / "elsewhere/more.parquet", ecg_id=[3], question=["how?"])
+        (rows / "linked.parquet").symlink_to(elsewhere)
+        assert "linked.parquet" in push_folder(rows, "someone/x", dry_run=True).sizes
+        (rows / "inner").mkdir()
+        for name, target in {"data": elsewhere.parent, "inner/data": elsewhere.parent}.items():
+            (rows / name).symlink_to(target)
+            assert f"{name} is a link to a folder, which is not followed: put the folder" in problems_of(rows)
+            (rows / name).unlink()
+        (rows / "gone.parquet").symlink_to(tmp_path / "nowhere")
+        assert "gone.parquet is a link to what is not there" in problems_of(rows)
+        (rows / "gone.parquet").unlink()
+        for name, target in {".git": elsewhere.parent, "checkpoint-5": tmp_path, "latest": rows / "inner"}.items():
+            (rows / name).symlink_to(target)
+        (rows / "x.pt").symlink_to(tmp_path / "nowhere")
+        left_out = push_folder(rows, "someone/x", dry_run=True).left_out
+        assert set(left_out) == {".git", "checkpoint-5", "latest", "x.pt"}
+        assert left_out["latest"] == "a link to what is here already"
+
+    def test_a_linked_part_of_a_model(self, llm, tmp_path):
+        shutil.move(llm / "ecg_byte", tmp_path / "parts")
+        (llm / "ecg_byte").symlink_to(tmp_path / "parts")
+        assert problems_of(llm).splitlines()[1].startswith("  - ecg_byte is a link to a folder, which is not followed")
+
     def test_a_misspelt_column(self, rows):
         text = problems_of(rows, dropped_columns=("ecg_id", "questoin"))
         assert "--drop-columns questoin: no table has this column, expected one of ecg_id, question" in text
@@ -397,6 +431,11 @@ class TestDataSets:
         with_card(rows, f"---\n{configs % 'records/*.parquet'}---\n")
         assert "`configs` names records/*.parquet, and no file is called so" in problems_of(rows)
 
+    @pytest.mark.parametrize("configs", ["[default]", "default", "{default: train.parquet}"])
+    def test_malformed_configurations(self, rows, configs):
+        with_card(rows, f"---\nlicense: mit\nconfigs: {configs}\n---\n")
+        assert "`configs` must be a list of entries, each with config_name and data_files" in problems_of(rows)
+
     def test_a_prepared_folder(self, small_prepared, tmp_path):
         folder = with_card(shutil.copytree(small_prepared.folder, tmp_path / "prepared"))
         text = problems_of(folder)
@@ -424,6 +463,50 @@ class TestModels:
         (llm / name).unlink()
         text = problems_of(llm, kind="language_model")
         assert f"{name}" in text and "is missing" in text and what in text
+
+    @pytest.mark.parametrize("kind", ["llm", "adapter", "encoder"])
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: b"weights",
+            lambda content: b"",
+            lambda content: content[:-3],
+            lambda content: content + b"more",
+            lambda content: content.replace(b'"F32"', b'"F64"'),
+            lambda content: b"\2\0\0\0\0\0\0\0{}",
+        ],
+    )
+    def test_weights_that_do_not_load(self, request, kind, damage):
+        (path,) = request.getfixturevalue(kind).glob("*.safetensors")
+        path.write_bytes(damage(path.read_bytes()))
+        text = problems_of(path.parent, base="someone/llm" if kind == "adapter" else None)
+        assert f"{path.name} is truncated, damaged or empty: save" in text
+
+    def test_weights_in_several_files(self, llm):
+        tensors = load_file(llm / "model.safetensors")
+        (llm / "model.safetensors").unlink()
+        names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        order = sorted(tensors)
+        parts = [{name: tensors[name] for name in half} for half in (order[::2], order[1::2])]
+        for name, part in zip(names, parts, strict=True):
+            save_file(part, llm / name)
+        assert "model.safetensors is missing: the weights" in problems_of(llm)  # no loader finds these alone
+        index = llm / "model.safetensors.index.json"
+        places = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
+        index.write_text(json.dumps({"weight_map": places}))
+        assert set(names) <= set(push_folder(llm, "someone/x", dry_run=True).sizes)
+        save_file({name: parts[1][name] for name in list(parts[1])[1:]}, llm / names[1])
+        expected = f"{names[1]} lacks 1 tensors that {index.name} names, such as {next(iter(parts[1]))}"
+        assert expected in problems_of(llm)
+        (llm / names[1]).unlink()
+        assert f"{index.name} names {names[1]}, which is missing" in problems_of(llm)
+        index.write_text("{}")
+        assert "has no weight_map" in problems_of(llm)
+
+    def test_weights_elsewhere_are_not_the_model_s(self, llm):
+        (llm / "model-old").mkdir()
+        shutil.move(llm / "model.safetensors", llm / "model-old/x.safetensors")
+        assert "model.safetensors is missing: the weights" in problems_of(llm)
 
     def test_a_tokenizer_of_another_model(self, llm):
         path = llm / "ecg_byte/ecg_byte.json"
@@ -461,12 +544,49 @@ class TestModels:
         with pytest.raises(EcgHubError, match=r"someone/llm holds no config.json"):
             _check_base(Hub(llm), stage, PushOptions())
 
+    @pytest.mark.parametrize("is_large", [True, False])
+    def test_another_base_with_the_same_tokens(self, adapter, llm, tmp_path, is_large):
+        def check(base="someone/llm", **options):
+            with tempfile.TemporaryDirectory() as place:
+                stage = stage_folder(adapter, Path(place), "language_model", base=base)
+                _check_base(Hub(copy, is_large=is_large), stage, PushOptions(base=base))
+                return [note for note in stage.notes if "compared" in note]
+
+        def changed(name, change):
+            text = (llm / name).read_text()
+            (copy / name).write_text(change(json.loads(text), json.dumps))
+            with pytest.raises(EcgHubError, match=f"someone/llm is not the base .* its {name} is another one than"):
+                check()
+            (copy / name).write_text(text)
+
+        copy = shutil.copytree(llm, tmp_path / "copy")
+        assert check() == []
+        config = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(config | {"_name_or_path": "x", "transformers_version": "1"}))
+        assert check() == []
+        changed("config.json", lambda content, dump: dump(content | {"rms_norm_eps": 0.5}))
+        changed("tokenizer.json", lambda content, dump: dump(content | {"normalizer": {"type": "Lowercase"}}))
+        changed("ecg_byte/ecg_byte.json", lambda content, dump: dump(content | {"merges": content["merges"][:-1]}))
+        weights = load_file(copy / "model.safetensors")
+        save_file({name: 10 * tensor for name, tensor in weights.items()}, copy / "model.safetensors")
+        with pytest.raises(
+            EcgHubError, match=r"its model.safetensors is another one than that of the folder llm here"
+        ):
+            check()
+        (copy / "model.safetensors").rename(copy / "model-00001-of-00001.safetensors")
+        assert check() == [
+            "the weights of someone/llm could not be compared with those of llm: they lie in other files"
+        ]
+        shutil.rmtree(llm)
+        expected = "someone/llm could not be compared with what the adapter was trained on, which is not here"
+        assert check() == [expected]
+
     def test_the_base_on_the_hub_of_one_with_an_encoder(self, two_stage, llm, tmp_path):
         """It must be the model with the encoder: its language model alone has no place for an ECG."""
         folder = shutil.copytree(
             two_stage, tmp_path / "adapter", ignore=shutil.ignore_patterns("config.json", "model*")
         )
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
         stage = stage_folder(folder, tmp_path / "stage", "language_model", base="someone/llm", base_revision="abc")
         _check_base(Hub(two_stage), stage, PushOptions(base="someone/llm"))
@@ -522,7 +642,7 @@ class TestModels:
         folder = tmp_path / "adapter"
         names = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "ecg_prompt.json")
         shutil.copytree(two_stage, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        save_file({"lora": np.ones(2, np.float32)}, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(two_stage)}))
         assert "is a folder here: push that extended base first" in problems_of(folder)
         made = push_folder(folder, "someone/x", PushOptions(base="someone/base"), dry_run=True)
@@ -550,8 +670,26 @@ class TestModels:
             made = push_folder(adapter, "someone/x", PushOptions(**options, ecg=place), dry_run=True)
             assert "ecg_byte/ecg_prompt.json" in made.sizes
 
+    def test_a_revision_of_the_base_is_published(self, adapter, tmp_path):
+        path = adapter / "adapter_config.json"
+        noted = {"base_model_name_or_path": "someone/llm", "r": 8}
+        path.write_text(json.dumps(noted))
+        for number, base in enumerate(("someone/llm", None)):
+            stage = stage_folder(adapter, tmp_path / str(number), "language_model", base=base, base_revision="abc")
+            published = json.loads((stage.folder / "adapter_config.json").read_text())
+            assert published == noted | {"revision": "abc"}
+            assert stage.notes == ["adapter_config.json: the base model is someone/llm at the revision abc"]
+        assert json.loads(path.read_text()) == noted
+
     def test_a_whole_model_has_no_base(self, llm):
         assert "--base is for an adapter" in problems_of(llm, base="someone/llm")
+        assert "--base-revision is for an adapter" in problems_of(llm, base_revision="abc")
+
+    @pytest.mark.parametrize("option", ["base", "base_revision"])
+    def test_nor_has_anything_else(self, rows, small_ecg_byte, encoder, option):
+        for folder, kind in ((rows, "a data set"), (small_ecg_byte, "a tokenizer"), (encoder, "an encoder")):
+            expected = f"are for an adapter, and {folder.name} is the folder of {kind}; leave them out"
+            assert expected in problems_of(folder, **{option: "someone/llm"})
 
     def test_an_encoder(self, encoder):
         assert "errors_x.py" in push_folder(encoder, "someone/x", dry_run=True).sizes
@@ -591,6 +729,22 @@ class TestModels:
         further = set(push_folder(llm, "someone/x", dry_run=True).left_out) - set(names)
         assert further == {"pickle.model", "archive.model", "a/checkpoint-7/model.safetensors"}
         assert made.left_out["checkpoint-5/model.safetensors"] == "a checkpoint of the training"
+
+    def test_models_inside_of_a_model_stay_here(self, llm, encoder):
+        """Such as the best of a training: they are no part of this one."""
+        inner = {
+            "best/model.safetensors",
+            "best/config.json",
+            "best/ecg_byte/ecg_byte.json",
+            "a/b/adapter_config.json",
+        }
+        for folder in (llm, encoder):
+            for name in inner | {"signal/preprocessor_config.json"}:
+                (folder / name).parent.mkdir(exist_ok=True, parents=True)
+                (folder / name).write_text("{}")
+            made = push_folder(folder, "someone/x", dry_run=True)
+            assert set(made.left_out) == inner and "signal/preprocessor_config.json" in made.sizes
+            assert made.left_out["best/config.json"] == "a model of its own: push this folder by itself"
 
     def test_a_token_in_a_file(self, llm):
         (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
@@ -637,6 +791,18 @@ class TestCards:
         with_card(llm, "---\ntags: [generated_from_trainer]\n---\n")
         push_folder(llm, "someone/x", dry_run=True)
         assert [kind for kind, *_ in written] == ["language_model"]
+
+    def test_is_utf_8(self, rows):
+        (rows / "README.md").write_bytes("# Geräte\n".encode("latin-1"))
+        assert "README.md is not UTF-8, which the Hub reads; save it as UTF-8" in problems_of(rows)
+        assert "README.md is not UTF-8" in problems_of(rows, rewrite_card=True)
+
+    def test_metadata_behind_a_mark_of_the_byte_order(self, rows):
+        (rows / "README.md").write_text("\ufeff---\ntags: [x]\n---\n# Mine\n", encoding="utf-8")
+        with push_staged(rows, PushOptions(license="mit")) as stage:
+            text = (stage.folder / "README.md").read_text(encoding="utf-8")
+        assert text == "---\nlicense: mit\ntags: [x]\n---\n# Mine\n"
+        assert (rows / "README.md").read_bytes().startswith(b"\xef\xbb\xbf")
 
     def test_a_person_s_card_is_kept(self, rows, written):
         push_folder(rows, "someone/x", dry_run=True)

@@ -344,6 +344,24 @@ class TestLanguageModel:
             row = trained.model.get_input_embeddings().weight[trained.tokenizer.convert_tokens_to_ids("<pad>")]
             assert torch.equal(model.get_input_embeddings().weight[tokenizer.pad_token_id], row)
 
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_an_output_layer_with_a_bias(self, tied):
+        """As Phi and GPT-J have one: the bias of a token moves with its row."""
+        from transformers import GPTJConfig, GPTJForCausalLM
+
+        from ecgbyte_hf.hub.reference_llm import _set_rows, _tables
+
+        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "rotary_dim": 4, "n_positions": 16}
+        config = GPTJConfig(vocab_size=7, bos_token_id=0, eos_token_id=1, tie_word_embeddings=tied, **sizes)
+        model = GPTJForCausalLM(config).eval()
+        with torch.no_grad():
+            model.lm_head.bias.copy_(torch.arange(7.0))
+            rows = [2, 0, 6, 5, 3]
+            expected = model(torch.tensor([[6, 3, 2]])).logits[0][:, rows]
+            _set_rows(model, [table.detach().clone() for table in _tables(model)], rows)
+            got = model(torch.tensor([[2, 4, 0]])).logits[0]
+        torch.testing.assert_close(got, expected)
+
     def convert(self, tmp_path, state, base, pickled, **options):
         path = save(tmp_path / "best_model.pth", state)
         options = {"base": str(base), "tokenizer": pickled, "max_length": 512} | options
