@@ -24,31 +24,41 @@ TOKENS = "holds a token of the Hub"
 # Below a folder that a system has: looked for where much else has slashes.
 _ROOTS = (
     "(?:home|Users|root|mnt|media|scratch|tmp|Volumes|data|var|srv|opt|work|workspace|export|gpfs|lustre|nfs|kaggle"
-    "|dbfs)"
+    "|dbfs|storage|cluster|projects?)"
 )
 # A part of a path, and one of up to four words, as a user's folder `First Last`.
 _PART = r"[^\s/\\:\"'<>|]+"
 _WORDS = rf"{_PART}(?: [^\s/\\:\"'<>|-][^\s/\\:\"'<>|]*){{0,3}}"
-# Up to the part whose end is seen; parts inside may have spaces.
+# Up to the part whose end is seen, which has an ending if it is the only one (`A:/B` are two answers); parts inside
+# may have spaces. Where every part begins as a new line that was written out does, only an ending tells (`A:\nyes`).
+_FILE = r"[^\s\\/:*?\"'<>|]*\.[A-Za-z]\w{1,7}(?!\w)"
+_NEW_LINES = r"(?!(?:\\+[nrt][^\\/:*?\"<>|\n]*)+(?:[/:*?\"<>|\n]|$))"
 _WINDOWS = (
-    r"\b[A-Za-z]:(?!\\[nrt](?![\w. -]*\\))(?:\\+|/)(?=[^\s/\\\"'])"  # `Q:\nIs it` is a new line
-    r"(?:[^\\/:*?\"<>|\n]+[\\/]+)*[^\s\\/:*?\"'<>|]*"
+    r"\b[A-Za-z]:(?:"
+    rf"(?=[\\/]){_NEW_LINES}(?:\\+|/)(?=[^\s/\\\"'])(?:[^\\/:*?\"<>|\n]+[\\/]+)+[^\s\\/:*?\"'<>|]*"
+    rf"|(?:\\+|/)(?:[^\\/:*?\"<>|\n]+[\\/]+)*{_FILE})"
 )
 _UNC = r"(?<!\\)\\{2,8}[\w.-]+(?:\\{1,8}[^\\/:*?\"<>|\n]+(?=\\))*\\{1,8}[^\s\\\"']+"
 _OF_A_USER = rf"(?:file://)?/(?:home|Users)/{_WORDS}/(?:[\w.@+-]+/)*[\w.@+-]+"
-# An absolute path with at least two parts; not the rest of a URL, of a fraction or of another path.
-_LOCAL_PATH = rf"(?<![\w:/.<>])(?:{_OF_A_USER}|(?:file://|~)?/(?:[\w.@+-]+/)+[\w.@+-]+)/?|{_WINDOWS}|{_UNC}"
+# An absolute path; one of two parts has an ending or begins at a root, since `/normal/abnormal` are two answers.
+_ABSOLUTE = (
+    rf"(?:file://|~)/(?:[\w.@+-]+/)+[\w.@+-]+|/(?:[\w.@+-]+/){{2,}}[\w.@+-]+|/{_ROOTS}/[\w.@+-]+"
+    r"|/[\w@+-]+/[\w.@+-]*\.[A-Za-z]\w{1,7}\b"
+)
+# Not the rest of a URL, of a fraction or of another path.
+_LOCAL_PATH = rf"(?<![\w:/.<>])(?:{_OF_A_USER}|{_ABSOLUTE})/?|{_WINDOWS}|{_UNC}"
 _ROOTED_PATH = rf"(?<![\w:/.<>])(?:{_OF_A_USER}|(?:file://)?/{_ROOTS}/[\w.@+-]+(?:/[\w.@+-]+)+)|{_WINDOWS}|{_UNC}"
-# A text that is a path up to its end, with its spaces.
+# A text that is a path up to its end, with its spaces; of Windows, as a pattern that Arrow does not know.
+_WHOLE = rf"(?:file://)?/{_ROOTS}/[^/\n:]+(?:/[^/\n:]+)+|~?/[\w.@+-]+(?:/[^/\n:]+)+\.\w+|\\\\[^\\/:\n]+\\[^\n:]+"
 _WHOLE_PATH = (
-    rf"(?:file://)?/{_ROOTS}/[^/\n:]+(?:/[^/\n:]+)+|~?/[\w.@+-]+(?:/[^/\n:]+)+\.\w+"
-    r"|[A-Za-z]:[\\/][^\n:/\\][^\n:]*|\\\\[^\\/:\n]+\\[^\n:]+"
+    rf"{_WHOLE}|[A-Za-z]:(?=[\\/]){_NEW_LINES}[\\/]+[^\n:/\\]+[\\/]+[^\n:/\\][^\n:]*"
+    r"|[A-Za-z]:[\\/]+[^\n:/\\][^\n:]*\.[A-Za-z]\w{1,7}"
 )
 # MIMIC-IV's folders: `p` and the patient's number of eight digits, `s` and the study's.
 _SUBJECT_PATH = r"(?<!\w)(?:files/)?(?:p\d{4}/)?p\d{8}(?!\w)(?:/s\d+(?:/\d+)?)?"
 _TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
-_ANY_PATH, _ANY_ROOTED, _ANY_SUBJECT, _ANY_TOKEN = (
-    re.compile(pattern) for pattern in (_LOCAL_PATH, _ROOTED_PATH, _SUBJECT_PATH, _TOKEN)
+_ANY_PATH, _ANY_ROOTED, _ANY_SUBJECT, _ANY_TOKEN, _ANY_WINDOWS = (
+    re.compile(pattern) for pattern in (_LOCAL_PATH, _ROOTED_PATH, _SUBJECT_PATH, _TOKEN, _WINDOWS)
 )
 LEFT_OUT = "(left out)"
 
@@ -59,16 +69,15 @@ _ENDINGS = (
     "ipynb|yaml|yml|bin|pt|pth|safetensors)"
 )
 _BACKSLASHED = r"[^\\/:*?\"<>|\n]+"
+_MAY_BE_WINDOWS = r"\b[A-Za-z]:[\\/]"
 _IN_TEXTS = (
     (r"\bp\d{8}(/|$)", SUBJECTS),
-    (r"^\s*(file://|~)?/([^/\s]+/)+[^/\s]+\s*$", PATHS),
-    (rf"^\s*(?:{_WHOLE_PATH})\s*$", PATHS),
+    (r"^\s*(?:(?:file://|~)/(?:[^/\s]+/)+|/(?:[^/\s]+/){2,})[^/\s]+\s*$", PATHS),
+    (rf"^\s*/(?:{_ROOTS}/[^/\s]+|[^/\s]+/[^/\s]+\.[A-Za-z]\w+)\s*$", PATHS),
+    (rf"^\s*(?:{_WHOLE})\s*$", PATHS),
     (rf"{_BEFORE}(?:file://)?/{_ROOTS}/{_WORDS}/[^\s/]", PATHS),
     (rf"{_BEFORE}(?:file://|~)?/(?:{_WORDS}/)+[\w@+ -]+\.{_ENDINGS}\b", PATHS),
     (rf"{_BEFORE}(?:~[\w.-]*|file://[\w.-]*)/[\w.@+-]+/[^\s/]", PATHS),
-    # `Q:\nIs it` is a new line that was written out, `C:\new\x.dat` is none.
-    (rf"\b[A-Za-z]:\\{{1,4}}(?:[^\\/:*?\"<>|\snrt]|[nrt]{_BACKSLASHED}\\{{1,4}}\w)", PATHS),
-    (r"\b[A-Za-z]:/[\w.@+-]+(?: [\w.@+-]+){0,3}/[^\s/]", PATHS),
     (rf"(?:^|[\s\"'=(\[,;])\\{{2,8}}[\w.-]{{2,}}\\{{1,4}}{_BACKSLASHED}", PATHS),
     (_TOKEN, TOKENS),
 )
@@ -81,7 +90,8 @@ _IN_BYTES = (
     (_TOKEN, TOKENS),
 )
 _SAID_OF = (
-    r"(?i)\b(?:(?:patient|subject|pat|case|medical[ _-]?record)[ _-]?(?:id|no|nr|num|number|name|identifier|code)"
+    r"(?i)\b(?:(?:patient|subject|pat|medical[ _-]?record)[ _-]?(?:id|no|nr|num|number|name|identifier|code)"
+    r"|case[ _-]?(?:id|identifier)"  # `case number: 12` counts them
     r"|mrn|ssn|hadm[ _-]?id|stay[ _-]?id|dob|date[ _-]of[ _-]birth|birth[ _-]?dat(?:e|um)|geburtsdatum|social security"
     r"(?: number)?)\b[\"']?\s*[:=#]\s*[\"']?"
 )
@@ -119,6 +129,16 @@ def local_paths(text: str, *, rooted: bool = False) -> list[str]:
         ['/home/ann/ptb-xl']
     """
     return (_ANY_ROOTED if rooted else _ANY_PATH).findall(text)
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a text is a path of some machine, or has one below a folder that systems have.
+
+    Example:
+        >>> [is_local_path(one) for one in ("Answer A:/B:/C: {ecg}", "/heart/ecg/x.dat", "see /home/ann/x")]
+        [False, True, True]
+    """
+    return re.fullmatch(_WHOLE_PATH, text) is not None or bool(local_paths(text, rooted=True))
 
 
 def shortened(text: str) -> str:
@@ -167,6 +187,8 @@ def column_problem(column: pa.ChunkedArray | pa.Array) -> str | None:
         for pattern, what in _IN_TEXTS if is_text else _IN_BYTES:
             if pc.any(pc.match_substring_regex(values, pattern)).as_py():
                 return what
+        if is_text and any(_ANY_WINDOWS.search(text) for text in _those(values, _MAY_BE_WINDOWS)):
+            return PATHS
         found = _found_in_json(values) or _found_said(values) or (None if is_text else names_a_person(values))
         if found:
             return found
@@ -200,6 +222,8 @@ def _in_json(content: Any) -> str | None:
             for pattern, what in _COMPILED_IN_TEXTS:
                 if pattern.search(value):
                     return what
+            if _ANY_WINDOWS.search(value):
+                return PATHS
             if depth < _DEEPEST and value.lstrip()[:1] in ("{", "["):
                 try:
                     waiting.append((json.loads(value), depth + 1))

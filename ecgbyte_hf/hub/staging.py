@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ _LEFT_OUT = (
 _BINARY = (".parquet", ".safetensors", ".model", ".png", ".pdf")
 # Programs, where much looks like a path: only places below a root of a machine count.
 _PROGRAMS = (".py", ".jinja", ".svg")
+# In Markdown and in HTML.
+_HUB_LINK = re.compile(r"(?<=\]\()/[^\s)]*|(?<=src=[\"'])/[^\"']*|(?<=href=[\"'])/[^\"']*")
 # Their paths were cut, or they are vocabularies.
 _WITHOUT_PATHS = (".json", ".txt")
 
@@ -278,6 +281,9 @@ def _text_problems(name: str, path: Path) -> list[str]:
     if has_token(text):
         problems.append(f"{name} holds a token of the Hub; take it out, and revoke it in the Hub's settings")
     is_program = path.suffix in _PROGRAMS
-    if path.suffix not in _WITHOUT_PATHS and (paths := local_paths(text, rooted=is_program)):
+    # A card's links into the Hub begin with a slash too.
+    paths = local_paths(text, rooted=True) if path.suffix == ".md" else []
+    text = _HUB_LINK.sub("", text) if path.suffix == ".md" else text
+    if path.suffix not in _WITHOUT_PATHS and (paths := paths or local_paths(text, rooted=is_program)):
         problems.append(f"{name} names {len(paths)} places on a machine, such as {PurePosixPath(paths[0]).name}")
     return problems
