@@ -100,6 +100,26 @@ _NOBODY = r"(?:unknown|none|null|nan|n/?a|anon\w*|removed|redacted|x+)\b"
 _SAID = re.compile(rf"{_SAID_OF}(?!{_NOBODY})([A-Za-z0-9][^\s,;\"'<]*)")
 _KEY_AND_VALUE = re.compile(r"[\"']([A-Za-z][\w .-]{0,40}?)\\{0,8}[\"']\s*:\s*([^,}\]\s][^,}\]\n]{0,60})")
 _ELEMENT = re.compile(r"<(?:\w+:)?([A-Za-z][\w.-]{1,40})(?:\s[^<>]{0,200})?>\s*([^<>\s][^<>]{0,60})<")
+# Elements of HL7 and FHIR that are parts of a name.
+_PARTS_OF_A_NAME = frozenset({"family", "given"})
+_TAG = re.compile(
+    r"<(?:\w+:)?([A-Za-z][\w.-]{0,40})((?:\s+[\w:.-]{1,60}\s*=\s*(?:\"[^\"<>]{0,300}\"|'[^'<>]{0,300}'))+)"
+)
+_ATTRIBUTE = re.compile(r"([\w:.-]{1,60})\s*=\s*[\"']([^\"']*)")
+_OF_AN_ELEMENT = frozenset({"value", "extension"})
+# HL7's annotated ECG: a subject's number, and a name without a telling element.
+_HL7_PERSON = re.compile(
+    r"<(?:\w+:)?(?:(?:trialSubject|patientRole|subjectAssignment)\b[^<>]{0,300}>\s*<(?:\w+:)?id\b[^<>]{0,300}"
+    r"\bextension\s*=\s*[\"'](?P<number>[^\"']+)"
+    r"|(?:subjectDemographicPerson|patient|assignedPerson|trialSubject)\b[^<>]{0,300}>\s*<(?:\w+:)?name\b[^<>/]{0,300}>"
+    r"\s*(?:<[^<>]{0,300}>\s*)?(?P<name>[^<>\s][^<>]{0,60}))"
+)
+_FHIR_PATIENT = re.compile(r"(?:https?://\S+/)?Patient/[\w.-]+")
+# A WFDB header's first line, behind comments, and a comment on who it is of.
+_WFDB_START = r"^(?:#[^\n]*\n)*[\w/.-]+ \d+ [\d./()]+"
+_WFDB_PERSON = re.compile(rf"(?im)^#[ \t]*<?(?:patient|subject|name)>?[ \t]*[:=][ \t]*(?!{_NOBODY})[A-Za-z0-9]")
+_XML_START = re.compile(rb"\s*<[?!A-Za-z]")
+_UTF_16 = r"^(?:\xff\xfe|\xfe\xff|<\x00|\x00<)"
 _MAY_SAY = (
     rf"{_SAID_OF}[A-Za-z0-9]",
     r"[\"'][A-Za-z][\w .-]{0,40}\\*[\"']\s*:\s*[^,}\]\s]",
@@ -189,7 +209,9 @@ def column_problem(column: pa.ChunkedArray | pa.Array) -> str | None:
                 return what
         if is_text and any(_ANY_WINDOWS.search(text) for text in _those(values, _MAY_BE_WINDOWS)):
             return PATHS
-        found = _found_in_json(values) or _found_said(values) or (None if is_text else names_a_person(values))
+        found = _found_in_json(values) or _found_in_xml(values) or _found_said(values)
+        if not is_text:
+            found = found or _found_in_utf_16(values) or names_a_person(values)
         if found:
             return found
     return None
@@ -207,11 +229,55 @@ def _found_in_json(values: pa.Array) -> str | None:
     return None
 
 
+def _found_in_utf_16(values: pa.Array) -> str | None:
+    texts = []
+    for content in pc.unique(pc.filter(values, pc.match_substring_regex(values, _UTF_16))).to_pylist():
+        order = "utf-16-be" if content[:1] == b"\x00" else "utf-16-le" if content[:1] == b"<" else "utf-16"
+        try:
+            texts.append(content.decode(order))
+        except UnicodeDecodeError:  # samples
+            continue
+    return column_problem(pa.array(texts, pa.large_string())) if texts else None
+
+
+def _found_in_xml(values: pa.Array) -> str | None:
+    """What the attributes of XML say of a patient, and the header of a WFDB record."""
+    for text in _those(values, r"<(?:\w+:)?[A-Za-z][\w.-]*\s[^<>]*="):
+        for element, attributes in _TAG.findall(text):
+            for name, value in _ATTRIBUTE.findall(attributes):
+                if not name.startswith("xmlns") and _attribute_identifies(element, name, value):
+                    return f"holds XML with {element!r}, which identifies patients"
+    for text in _those(values, r"<(?:\w+:)?(?:trialSubject|patient|subject|assignedPerson)"):
+        for found in _HL7_PERSON.finditer(text):
+            if not _NOTHING.fullmatch(found["number"] or found["name"]):
+                return "holds XML with a patient's name or number"
+    for text in _those(values, _WFDB_START, also_binary=True):
+        if _WFDB_PERSON.search(text):
+            return "holds WFDB headers that name a patient"
+    return None
+
+
+def _attribute_identifies(element: str, name: str, value: str) -> bool:
+    if _says_nothing(name, value):
+        return False
+    is_person = identifies_in_json(element) or element.lower() in _PARTS_OF_A_NAME
+    return identifies_in_json(name) or (is_person and name.lower() in _OF_AN_ELEMENT)
+
+
+def _names_of_fhir(content: dict[str, Any]) -> bool:
+    """Whether an object is a patient, a person's name or a reference to a patient, as FHIR writes them."""
+    is_patient = content.get("resourceType") == "Patient" and len(content) > 1
+    is_name = bool(content.get("family")) and bool({"given", "use", "text"} & set(content))
+    return is_patient or is_name or _FHIR_PATIENT.fullmatch(str(content.get("reference"))) is not None
+
+
 def _in_json(content: Any) -> str | None:
     waiting: list[tuple[Any, int]] = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
         if isinstance(value, dict):
+            if _names_of_fhir(value):
+                return "holds a patient, as FHIR writes one"
             for key, entry in value.items():
                 if str(key).lower() not in _ROLES and is_identifying_entry(str(key), entry):
                     return f"holds JSON with {str(key)!r}, which identifies patients"
@@ -243,7 +309,12 @@ def _found_said(values: pa.Array) -> str | None:
     for pattern, closer, what in ((keyed, _KEY_AND_VALUE, "JSON"), (elements, _ELEMENT, "XML")):
         for text in _those(values, pattern):
             for key, value in closer.findall(text):
-                if key.lower() not in _ROLES and identifies_in_json(key) and not _says_nothing(key, value):
+                is_name = closer is _ELEMENT and key in _PARTS_OF_A_NAME
+                if (
+                    key.lower() not in _ROLES
+                    and (is_name or identifies_in_json(key))
+                    and not _says_nothing(key, value)
+                ):
                     return f"holds {what} with {key!r}, which identifies patients"
     return None
 
@@ -259,11 +330,19 @@ def _those(values: pa.Array, pattern: str, *, also_binary: bool = False) -> Iter
     for value in pc.unique(pc.filter(values, pc.match_substring_regex(values, pattern))):
         plain = value.as_py()
         if isinstance(plain, bytes):
-            plain = plain.decode("utf-8", "replace")
+            plain = _text_of(plain)
             if not also_binary and _NOT_TEXT in plain:
                 continue
         if plain is not None:
             yield plain
+
+
+def _text_of(content: bytes) -> str:
+    """Bytes as a text; XML that is not UTF-8 is latin-1, as GE MUSE writes it."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1" if _XML_START.match(content) else "utf-8", "replace")
 
 
 def _is_text(kind: pa.DataType) -> bool:
