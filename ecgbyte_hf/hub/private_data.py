@@ -248,7 +248,7 @@ def _metadata_problems(path: Path, shown: str) -> list[str]:
     text = b"\n".join(name + b" " + value for name, value in noted.items()).decode("utf-8", "replace")
     found = []
     if has_token(text):
-        found.append("a token of the Hub")
+        found.append("a token of the Hub or of another service")
     if local_paths(text, rooted=True):
         found.append("paths of files on a machine")
     return [f"{shown}: the file's metadata holds {what}; write the file without it" for what in found]

@@ -19,7 +19,7 @@ from ecgbyte_hf.hub.private_bytes import names_a_person
 
 PATHS = "holds paths of files on a machine"
 SUBJECTS = "holds paths with MIMIC's patient numbers"
-TOKENS = "holds a token of the Hub"
+TOKENS = "holds a token of the Hub or of another service"
 
 # Below a folder that a system has: looked for where much else has slashes.
 _ROOTS = (
@@ -56,7 +56,12 @@ _WHOLE_PATH = (
 )
 # MIMIC-IV's folders: `p` and the patient's number of eight digits, `s` and the study's.
 _SUBJECT_PATH = r"(?<!\w)(?:files/)?(?:p\d{4}/)?p\d{8}(?!\w)(?:/s\d+(?:/\d+)?)?"
-_TOKEN = r"\bhf_[A-Za-z0-9]{20,}"
+# Of the Hub, GitHub, GitLab, OpenAI and Anthropic, Amazon, Google, Slack.
+_TOKEN = (
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
+    r"|sk-(?:proj|ant|svcacct)-[\w-]{20,}|sk-[A-Za-z0-9]{40,}|(?:AKIA|ASIA)[0-9A-Z]{16}\b|AIza[\w-]{35}"
+    r"|xox[abprs]-[\w-]{20,})"
+)
 _ANY_PATH, _ANY_ROOTED, _ANY_SUBJECT, _ANY_TOKEN, _ANY_WINDOWS = (
     re.compile(pattern) for pattern in (_LOCAL_PATH, _ROOTED_PATH, _SUBJECT_PATH, _TOKEN, _WINDOWS)
 )
@@ -98,6 +103,15 @@ _SAID_OF = (
 # What is written in the place of a name or a number is none.
 _NOBODY = r"(?:unknown|none|null|nan|n/?a|anon\w*|removed|redacted|x+)\b"
 _SAID = re.compile(rf"{_SAID_OF}(?!{_NOBODY})([A-Za-z0-9][^\s,;\"'<]*)")
+# In a card or a log: `patient_id: the patient's number` and `subject_id: int64` describe a column.
+_SAID_IN_PROSE = re.compile(
+    rf"{_SAID_OF}(?!{_NOBODY}|u?int\d|float\d|string\b)(?:(?=[^\s,;\"'<]{{0,40}}\d)[A-Za-z0-9][^\s,;\"'<]*"
+    r"(?![^\s,;\"'<]|\s+(?:of|to|patients|subjects|unique|distinct|different|values)\b))"
+)
+_NAMED_IN_PROSE = re.compile(
+    rf"\b[Pp](?:atient|ATIENT)(?:'?s)?[ -](?:[Nn]ame|NAME)\s?[:=]\s?(?!(?i:{_NOBODY}))"
+    r"[A-Z][\w'-]{1,40}(?:[,^ ]{1,2}[A-Z][\w'-]{0,40}){0,3}[ ]?(?:$|[,;.^\n])"
+)
 _KEY_AND_VALUE = re.compile(r"[\"']([A-Za-z][\w .-]{0,40}?)\\{0,8}[\"']\s*:\s*([^,}\]\s][^,}\]\n]{0,60})")
 _ELEMENT = re.compile(r"<(?:\w+:)?([A-Za-z][\w.-]{1,40})(?:\s[^<>]{0,200})?>\s*([^<>\s][^<>]{0,60})<")
 # Elements of HL7 and FHIR that are parts of a name.
@@ -137,8 +151,24 @@ _DEEPEST = 4
 
 
 def has_token(text: str) -> bool:
-    """Whether a text holds a token of the Hub."""
+    """Whether a text holds a token of the Hub or of another service."""
     return _ANY_TOKEN.search(text) is not None
+
+
+def has_subject(text: str) -> bool:
+    """Whether a text has a folder of MIMIC-IV, which is called after a patient's number."""
+    return _ANY_SUBJECT.search(text) is not None
+
+
+def names_a_patient(text: str) -> str | None:
+    """By what words a text says who a patient is; `None` if it does not, or describes a column.
+
+    Example:
+        >>> [names_a_patient(one) for one in ("MRN: 88211", "patient_id: int64", "MRN: the patient's number")]
+        ['MRN:', None, None]
+    """
+    found = _SAID_IN_PROSE.search(text) or _NAMED_IN_PROSE.search(text)
+    return None if found is None else " ".join(re.split(r"(?<=[:=#])", found[0])[0].split())
 
 
 def local_paths(text: str, *, rooted: bool = False) -> list[str]:

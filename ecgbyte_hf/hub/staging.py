@@ -24,6 +24,7 @@ from ecgbyte_hf.hub.private_data import (
     table_problems,
     without_columns,
 )
+from ecgbyte_hf.hub.private_files import binary_problems, name_problems, text_problems
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.provenance import read_object
 
@@ -142,6 +143,9 @@ def stage_folder(
             stage.notes += table_notes(path, shown=name)
         elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
+        else:
+            stage.problems += binary_problems(name, path)
+        stage.problems += name_problems(name)
     return stage
 
 
@@ -279,7 +283,8 @@ def _text_problems(name: str, path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     problems = []
     if has_token(text):
-        problems.append(f"{name} holds a token of the Hub; take it out, and revoke it in the Hub's settings")
+        problems.append(f"{name} holds a token of the Hub or of another service; take it out, and revoke it there")
+    problems += text_problems(name, text)
     is_program = path.suffix in _PROGRAMS
     # A card's links into the Hub begin with a slash too.
     paths = local_paths(text, rooted=True) if path.suffix == ".md" else []

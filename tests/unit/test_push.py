@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import httpx
+from safetensors.numpy import save_file
 
 from ecgbyte_hf import cli
 from ecgbyte_hf.data.ecg_parts import note_base
@@ -642,6 +644,18 @@ class TestModels:
         (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
         text = problems_of(llm)
         assert "training_log.json holds a token of the Hub" in text and TOKEN not in text
+
+    def test_patients_outside_of_tables(self, llm):
+        (llm / "training_log.json").write_text(json.dumps({"rows": ["Patient ID: 4711, name SMITH^JOHN"]}))
+        (llm / "p1000/p10000032").mkdir(parents=True)
+        (llm / "p1000/p10000032/s40689238.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        save_file({"a": np.zeros(1)}, llm / "adapter_x.safetensors", metadata={"from": "/home/ann/secret/x"})
+        with_card(llm, f"{CARD}\nof files/p1000/p10000032/s40689238\n")
+        text = problems_of(llm)
+        assert "training_log.json says who a patient is (Patient ID: ...)" in text and "4711" not in text
+        assert "README.md has paths with MIMIC's patient numbers" in text and "10000032" not in text
+        assert "its place has MIMIC's patient numbers" in text
+        assert "adapter_x.safetensors: its metadata holds paths of files on a machine" in text
 
     def test_a_card_s_links_into_the_hub(self, llm):
         links = '<img src="/datasets/someone/x/resolve/main/a.png"> [docs](/docs/hub/cards)'
