@@ -105,7 +105,7 @@ _NOBODY = r"(?:unknown|none|null|nan|n/?a|anon\w*|removed|redacted|x+)\b"
 _SAID = re.compile(rf"{_SAID_OF}(?!{_NOBODY})([A-Za-z0-9][^\s,;\"'<]*)")
 # In a card or a log: `patient_id: the patient's number` and `subject_id: int64` describe a column.
 _SAID_IN_PROSE = re.compile(
-    rf"{_SAID_OF}(?!{_NOBODY}|u?int\d|float\d|string\b)(?:(?=[^\s,;\"'<]{{0,40}}\d)[A-Za-z0-9][^\s,;\"'<]*"
+    rf"{_SAID_OF}(?!{_NOBODY}|u?int\d|float\d|string\b)(?:(?=[^\s,;\"'<]{{0,40}}\d)[A-Za-z0-9][^\s,;\"'<]{{0,200}}"
     r"(?![^\s,;\"'<]|\s+(?:of|to|patients|subjects|unique|distinct|different|values)\b))"
 )
 _NAMED_IN_PROSE = re.compile(
