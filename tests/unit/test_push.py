@@ -438,9 +438,18 @@ class TestDataSets:
         with_card(rows, f"---\n{configs % 'records/*.parquet'}---\n")
         assert "`configs` names records/*.parquet, and no file is called so" in problems_of(rows)
 
-    @pytest.mark.parametrize("pattern", ["**/*.parquet", "data/**", "data/*.parquet", "train.parquet"])
-    def test_patterns_of_configurations(self, pattern, tmp_path):
-        write_table(tmp_path / "rows/data/train.parquet", ecg_id=[1])
+    @pytest.mark.parametrize(
+        ("name", "pattern"),
+        [
+            ("train.parquet", "**/*.parquet"),
+            ("data/train.parquet", "data/**/*.parquet"),
+            ("data/a/b/train.parquet", "data/**"),
+            ("data/train.parquet", "data/*.parquet"),
+            ("data/train.parquet", "train.parquet"),
+        ],
+    )
+    def test_patterns_of_configurations(self, name, pattern, tmp_path):
+        write_table(tmp_path / "rows" / name, ecg_id=[1])
         header = "---\nlicense: apache-2.0\nconfigs:\n- config_name: x\n  data_files: '{}'\n---\n# A test\n"
         push_folder(with_card(tmp_path / "rows", header.format(pattern)), "someone/x", dry_run=True)
         assert "no file is called so" in problems_of(with_card(tmp_path / "rows", header.format("**/test.parquet")))
