@@ -11,8 +11,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgbyte_hf.hub.identifying_names import identifies, identifies_in_json, is_date, is_identifying_entry
-from ecgbyte_hf.hub.private_text import LEFT_OUT, column_problem, has_content, has_token, local_paths, shortened
+from ecgbyte_hf.hub.identifying_names import (
+    identifies,
+    identifies_in_json,
+    is_date,
+    is_identifying_entry,
+    words_of,
+)
+from ecgbyte_hf.hub.private_text import (
+    LEFT_OUT,
+    column_problem,
+    has_content,
+    has_token,
+    is_local_path,
+    local_paths,
+    shortened,
+)
 from ecgbyte_hf.models.errors_ecg_byte import EcgDataError
 
 _REPORT_COLUMN = re.compile(r"report(_lines|_en|_\d+)?", re.IGNORECASE)
@@ -29,10 +43,24 @@ _MIMIC_TEXT = "holds free text of MIMIC's reports (ODbL, or credentialed access)
 _ROWS = 1000
 # A vocabulary has words that look like anything.
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
+# What stands beside a person's name.
+_OF_A_PERSON = frozenset({"age", "sex", "gender"})
+# What a model or a tokenizer computes by: with another text or another label it were another one.
+_COMPUTED_BY = frozenset(
+    "config.json generation_config.json adapter_config.json tokenizer_config.json ecg_byte.json ecg_prompt.json "
+    "processor_config.json preprocessor_config.json image_processor_config.json video_preprocessor_config.json".split()
+)
+# Of these, what says where something was loaded from, and is computed by nowhere.
+_LOADED_FROM = frozenset(
+    "_name_or_path name_or_path base_model_name_or_path tokenizer_file vocab_file merges_file special_tokens_map_file "
+    "cache_dir".split()
+)
 
 
 def scrubbed_json(path: Path) -> tuple[bytes | None, list[str]]:
     """A JSON file without paths of this machine and lists of patients.
+
+    Of the files that a model computes by, only what says where it was loaded from is cut.
 
     Args:
         path: The file.
@@ -41,7 +69,7 @@ def scrubbed_json(path: Path) -> tuple[bytes | None, list[str]]:
         Its new content, `None` if nothing had to be changed, and what was changed, as lines.
 
     Raises:
-        EcgDataError: not JSON, or a list of records with identifiers.
+        EcgDataError: not JSON, a list of records with identifiers, or a path in what a model computes by.
     """
     if path.name in _VOCABULARIES:
         return None, []
@@ -52,10 +80,48 @@ def scrubbed_json(path: Path) -> tuple[bytes | None, list[str]]:
     if (key := _key_of_records(content)) is not None:
         raise EcgDataError(f"{path.name} holds a list of objects with {key!r}, which identifies patients; take it out")
     changes: list[str] = []
-    clean = _scrubbed(content, "", changes)
+    if path.name in _COMPUTED_BY:
+        clean = _loaded_from_cut(content, "", changes)
+        if (place := _place_of_a_path(clean)) is not None:
+            raise EcgDataError(
+                f"{path.name}: {place} has a path of a machine, which is not cut in it; change it there"
+            )
+    else:
+        clean = _scrubbed(content, "", changes)
     if not changes:
         return None, []
     return (json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode(), changes
+
+
+def _loaded_from_cut(value: Any, place: str, changes: list[str]) -> Any:
+    """The content of a configuration whose notes of where it was loaded from are cut, and nothing else is."""
+    if isinstance(value, list):
+        return [_loaded_from_cut(entry, place, changes) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    clean = {}
+    for key, entry in value.items():
+        where = f"{place}.{key}".strip(".")
+        is_place = key in _LOADED_FROM and isinstance(entry, str)
+        clean[key] = _scrubbed(entry, where, changes) if is_place else _loaded_from_cut(entry, where, changes)
+    return clean
+
+
+def _place_of_a_path(content: Any) -> str | None:
+    """Where a configuration names a path of a machine; in a template or a label, other slashes are none."""
+    waiting: list[tuple[Any, str]] = [(content, "")]
+    while waiting:
+        value, place = waiting.pop()
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                if is_local_path(key):
+                    return f"a key of {place or 'the file'}"
+                waiting.append((entry, f"{place}.{key}".strip(".")))
+        elif isinstance(value, list):
+            waiting += [(entry, place) for entry in value]
+        elif isinstance(value, str) and is_local_path(value):
+            return place or "the file"
+    return None
 
 
 def _scrubbed(value: Any, place: str, changes: list[str]) -> Any:
@@ -155,7 +221,7 @@ def table_problems(path: Path, *, shown: str, source: str = "", holds_raw_ids: b
             is_known_open = source.startswith(("ptb_xl", "synthetic")) or set(names) >= _PTB_XL_COLUMNS
             found: dict[str, str] = {}
             for name in names:
-                if _identifying_field(file.schema_arrow.field(name)) and not _is_empty(file, name):
+                if _holds_identifiers(file, name):
                     found[name] = "identifies patients"
                 elif name in answers and source.startswith(_ANSWERED_BY_REPORTS):
                     found[name] = _MIMIC_TEXT
@@ -182,17 +248,53 @@ def _metadata_problems(path: Path, shown: str) -> list[str]:
     text = b"\n".join(name + b" " + value for name, value in noted.items()).decode("utf-8", "replace")
     found = []
     if has_token(text):
-        found.append("a token of the Hub")
+        found.append("a token of the Hub or of another service")
     if local_paths(text, rooted=True):
         found.append("paths of files on a machine")
     return [f"{shown}: the file's metadata holds {what}; write the file without it" for what in found]
 
 
-def _identifying_field(field: pa.Field) -> bool:
-    """Whether a column, or a field inside of it, is named as an identifier."""
-    return identifies(field.name) or any(
-        _identifying_field(field.type.field(index)) for index in range(field.type.num_fields)
+def _holds_identifiers(file: pq.ParquetFile, name: str) -> bool:
+    """Whether a column, or a field inside of it, is named as an identifier and has values."""
+    if identifies(name):
+        return not _is_empty(file, name)
+    if not _identifying_field(file.schema_arrow.field(name).type):
+        return False
+    groups = range(file.metadata.num_row_groups)
+    columns = (file.read_row_group(group, columns=[name]).column(name) for group in groups)
+    return any(_has_identifiers(chunk) for column in columns for chunk in column.chunks)
+
+
+def _identifying_field(kind: pa.DataType) -> bool:
+    fields = [kind.field(index) for index in range(kind.num_fields)]
+    names = {field.name for field in fields}
+    return any(_identifies_inside(field.name, names) or _identifying_field(field.type) for field in fields)
+
+
+def _has_identifiers(array: pa.Array) -> bool:
+    """The same of the values; what somebody has blanked says nothing."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_identifiers(array.storage)
+    if pa.types.is_dictionary(kind):
+        return _has_identifiers(array.dictionary)
+    if pa.types.is_map(kind):
+        return _has_identifiers(array.keys) or _has_identifiers(array.items)
+    if not pa.types.is_struct(kind):
+        return kind.num_fields > 0 and _has_identifiers(array.flatten())  # every kind of list
+    names = {kind.field(index).name for index in range(kind.num_fields)}
+    return any(
+        (_identifies_inside(kind.field(index).name, names) and column.null_count < len(column))
+        or _has_identifiers(column)
+        for index, column in enumerate(array.flatten())
     )
+
+
+def _identifies_inside(name: str, beside: set[str]) -> bool:
+    """A message has a `name` too, which is a tool's; beside an age or a sex it is a person's."""
+    if name.lower() == "name":
+        return any(_OF_A_PERSON & set(words_of(one)) or (one != name and identifies(one)) for one in beside)
+    return identifies(name)
 
 
 def _is_empty(file: pq.ParquetFile, name: str) -> bool:

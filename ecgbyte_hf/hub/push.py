@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -367,8 +368,13 @@ def _config_problems(stage: Stage, metadata: dict[str, Any]) -> list[str]:
     return [
         f"{CARD}: `configs` names {pattern}, and no file is called so"
         for pattern in patterns
-        if not any(Path(name).match(pattern) for name in tables)
+        if not any(_fits(name, pattern) for name in tables)
     ]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a file is meant by a pattern of `configs`; `**/`, which `Path.match` does not know, is any folders."""
+    return Path(name).match(pattern) or fnmatch(name, pattern.replace("**/", "*"))
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from ecgbyte_hf.hub.private_data import (
     table_problems,
     without_columns,
 )
+from ecgbyte_hf.hub.private_files import binary_problems, name_problems, text_problems
 from ecgbyte_hf.models.errors_ecg_byte import EcgError
 from ecgbyte_hf.provenance import read_object
 
@@ -67,6 +69,8 @@ _LEFT_OUT = (
 _BINARY = (".parquet", ".safetensors", ".model", ".png", ".pdf")
 # Programs, where much looks like a path: only places below a root of a machine count.
 _PROGRAMS = (".py", ".jinja", ".svg")
+# In Markdown and in HTML.
+_HUB_LINK = re.compile(r"(?<=\]\()/[^\s)]*|(?<=src=[\"'])/[^\"']*|(?<=href=[\"'])/[^\"']*")
 # Their paths were cut, or they are vocabularies.
 _WITHOUT_PATHS = (".json", ".txt")
 
@@ -150,6 +154,9 @@ def stage_folder(
             stage.notes += table_notes(path, shown=name)
         elif path.suffix not in _BINARY:
             stage.problems += _text_problems(name, path)
+        else:
+            stage.problems += binary_problems(name, path)
+        stage.problems += name_problems(name)
     return stage
 
 
@@ -318,8 +325,12 @@ def _text_problems(name: str, path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8", errors="replace")
     problems = []
     if has_token(text):
-        problems.append(f"{name} holds a token of the Hub; take it out, and revoke it in the Hub's settings")
+        problems.append(f"{name} holds a token of the Hub or of another service; take it out, and revoke it there")
+    problems += text_problems(name, text)
     is_program = path.suffix in _PROGRAMS
-    if path.suffix not in _WITHOUT_PATHS and (paths := local_paths(text, rooted=is_program)):
+    # A card's links into the Hub begin with a slash too.
+    paths = local_paths(text, rooted=True) if path.suffix == ".md" else []
+    text = _HUB_LINK.sub("", text) if path.suffix == ".md" else text
+    if path.suffix not in _WITHOUT_PATHS and (paths := paths or local_paths(text, rooted=is_program)):
         problems.append(f"{name} names {len(paths)} places on a machine, such as {PurePosixPath(paths[0]).name}")
     return problems

@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import time
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,28 @@ def exif(order: str, tag: int, *, size: int = 5) -> bytes:
 
 def dicom(tag: bytes, kind: bytes, value: bytes) -> bytes:
     return bytes(128) + b"DICM" + tag + kind + struct.pack("<H", len(value)) + value + bytes(64)
+
+
+def tiff(order: str, tag: int, *, inside: bool = False) -> bytes:
+    """A TIFF header with one tag, in its first directory or in the one that this points to."""
+    mark = b"II*\x00" if order == "<" else b"MM\x00*"
+    first = struct.pack(f"{order}HHHIII", 1, 0x8769, 4, 1, 26, 0) if inside else b""
+    own = struct.pack(f"{order}HHHIII", 1, tag, 2, 5, 60, 0)
+    return mark + struct.pack(f"{order}I", 8) + first + own + b"Ann\x00"
+
+
+def png(kind: bytes, chunk: bytes) -> bytes:
+    """A PNG file's first bytes with one chunk."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(chunk)) + kind + chunk + bytes(4)
+
+
+def webp(chunk: bytes) -> bytes:
+    return b"RIFF\x00\x01\x00\x00WEBPEXIF" + struct.pack("<I", len(chunk)) + chunk
+
+
+def implicit(group: int, element: int, value: bytes) -> bytes:
+    """A DICOM file without kinds of values, as its default transfer syntax writes it."""
+    return bytes(128) + b"DICM" + struct.pack("<HHI", group, element, len(value)) + value + bytes(64)
 
 
 class TestPaths:
@@ -78,6 +101,12 @@ class TestPaths:
             "{'SR': 0.0, 'patient_id': None, 'mrn': ''}",
             "Doctor: what is it? Patient: my chest hurts.",
             "Patient ID: ___, MRN: unknown, DOB: [removed]",
+            "A:/yes",
+            "Answer A:/B:/C: {ecg}",
+            r"A:\ntest\nB:\ntest2",
+            r"C:\normal ECG",
+            "/normal/abnormal",
+            "case number: 12 of 300 beats",
             "<name>x</name><svg><g>1</g></svg>",
             "",
             None,
@@ -140,6 +169,100 @@ class TestPatients:
         for patient, found in ((b"A17 F 02-MAY-1951 Doe_Jane", True), (b"X F X X", False), (b"X X X X", False)):
             file = b"0       " + patient.ljust(80) + b"Startdate X X X X".ljust(80)
             assert (column_problem(pa.array([file])) is not None) is found
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_pictures_of_other_kinds(self, order):
+        for inside in (False, True):
+            for write in (bytes, lambda header: png(b"eXIf", header), webp, lambda header: webp(b"Exif\0\0" + header)):
+                for tag, found in ((0x013B, True), (0xA430, True), (0x0112, False)):
+                    problem = column_problem(pa.array([write(tiff(order, tag, inside=inside))]))
+                    assert (problem is not None and "EXIF names a person" in problem) is found
+
+    def test_texts_of_a_png(self):
+        packed = zlib.compress(b"Ann Smith")
+        for kind, chunk in (
+            (b"tEXt", b"Author\0Ann Smith"),
+            (b"tEXt", b"Patient Name\0Smith"),
+            (b"zTXt", b"Author\0\0" + packed),
+            (b"iTXt", b"Author\0\x01\0en\0Autor\0" + packed),
+            (b"iTXt", b"Author\0\0\0\0\0Ann Smith"),
+        ):
+            assert "texts name a person" in column_problem(pa.array([png(kind, chunk)]))
+        for chunk in (b"Software\0Matplotlib 3.9, https://matplotlib.org/", b"Author\0", b"Author\0\0\0\0\0"):
+            kind = b"iTXt" if chunk.endswith(bytes(5)) else b"tEXt"
+            assert column_problem(pa.array([png(kind, chunk)])) is None
+
+    @pytest.mark.parametrize(
+        ("group", "element", "kind"),
+        [
+            (0x10, 0x10, b"PN"),
+            (0x10, 0x20, b"LO"),
+            (0x10, 0x30, b"DA"),
+            (0x10, 0x1001, b"PN"),
+            (0x10, 0x1040, b"LO"),
+            (0x10, 0x2154, b"SH"),
+            (0x08, 0x90, b"PN"),
+        ],
+    )
+    def test_dicom_elements(self, group, element, kind):
+        tag = struct.pack("<HH", group, element)
+        assert "DICOM files that name" in column_problem(pa.array([implicit(group, element, b"1950 Doe")]))
+        assert "DICOM files that name" in column_problem(pa.array([dicom(tag, kind, b"1950 Doe")]))
+        for value in (b"", b"ANONYMOUS ", b"XXX^XX", b"\x01\x02\x03\x04"):
+            assert column_problem(pa.array([implicit(group, element, value)])) is None
+            assert column_problem(pa.array([dicom(tag, kind, value)])) is None
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '<a><birthTime value="19500203"/></a>',
+            '<trialSubject classCode="RESSBJ"><id root="2.16" extension="S-4711"/></trialSubject>',
+            "<subjectDemographicPerson>\n<name use='L'>JD</name></subjectDemographicPerson>",
+            "<patient><name><prefix>Dr</prefix></name></patient>",
+            '<name><family value="Smith"/></name>',
+            "<name><given>Jane</given></name>",
+            '<hl7:record patientID="4711" x="1"/>',
+            "<r><PatientLastName>Müller</PatientLastName></r>",
+        ],
+    )
+    def test_xml_of_other_kinds(self, text):
+        encoded = [text.encode(one) for one in ("utf-8", "latin-1", "utf-16", "utf-16-le", "utf-16-be")]
+        for column in (pa.array([text]), *(pa.array([one]) for one in encoded)):
+            assert "XML with" in column_problem(column)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '<trialSubject><id root="2.16"/></trialSubject><id extension="ecg-1"/><name>x</name>',
+            '<birthTime nullFlavor="MSK"/><birthTime value=""/><PatientID value="unknown"/>',
+            '<subjectDemographicPerson><name nullFlavor="MSK"/><age value="56"/></subjectDemographicPerson>',
+            '<svg xmlns="http://www.w3.org/2000/svg" width="3"><text name="x" font-family="Arial">I</text></svg>',
+            '{"resourceType": "Observation", "code": {"text": "ECG"}, "subject": {"display": "x"}}',
+        ],
+    )
+    def test_xml_that_names_nobody(self, text):
+        for column in (pa.array([text]), pa.array([text.encode()]), pa.array([text.encode("utf-16")])):
+            assert column_problem(column) is None
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"resourceType": "Patient", "name": [{"text": "x"}]},
+            {"entry": [{"name": [{"family": "Smith", "given": ["Jane"]}]}]},
+            {"resourceType": "Observation", "subject": {"reference": "Patient/4711"}},
+        ],
+    )
+    def test_json_of_fhir(self, content):
+        assert "as FHIR writes one" in column_problem(pa.array([json.dumps(content)]))
+
+    def test_comments_of_a_wfdb_header(self):
+        header = "00001 12 500 5000\n00001.dat 16 1000(0)/mV 16 0 -115 23 0 I\n"
+        for comment in ("# Patient: 4711", "#Name: Smith", "# <name>: Smith", "# Patient: Müller"):
+            for column in (pa.array([header + comment]), pa.array([(header + comment).encode("latin-1")])):
+                assert column_problem(column) == "holds WFDB headers that name a patient"
+        for comment in ("# Patient: unknown", "#Age: 56", "# Patient 1"):
+            assert column_problem(pa.array([header + comment])) is None
+        assert column_problem(pa.array(["# Patient: a woman of 67 years\nHer ECG ..."])) is None
 
     @pytest.mark.parametrize("value", ["/Users/First Last/ecg/x.dat", '{"mrn": 17}'])
     def test_wherever_it_is(self, value, tmp_path):
@@ -211,7 +334,24 @@ def test_noise_is_nothing():
 
 def test_time_is_linear():
     """Four times the text takes no sixteen times: what RE2 and bounded patterns promise."""
-    pieces = ["/home/", "\\", "\\\\a", "a ", "C:\\", '"a', '\\"', "<x ", "/", "Patient ", "{", "p1"]
+    pieces = [
+        "/home/",
+        "\\",
+        "\\\\a",
+        "a ",
+        "C:\\",
+        '"a',
+        '\\"',
+        "<x ",
+        "/",
+        "Patient ",
+        "{",
+        "p1",
+        '<a b="',
+        "<a b='c' ",
+        "<patient>",
+        "# name",
+    ]
     taken = []
     for size in (10_000, 40_000):
         texts = [piece * (size // len(piece)) for piece in pieces]

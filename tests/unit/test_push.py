@@ -212,6 +212,30 @@ class TestPaths:
         }
         assert changes[0] == "provenance.arguments.data: a path was cut to 'prepared'" and len(changes) == 3
 
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("ecg_prompt.json", {"template": "Answer A:/B:/C: {ecg} one of /normal/abnormal"}),
+            ("config.json", {"label2id": {"serial murmur": 1, "birth trauma": 2, "account": 3, "NORM": 0}}),
+            ("generation_config.json", {"stop_strings": ["/a/b/c", "p10000032"], "patient": "x"}),
+        ],
+    )
+    def test_what_a_model_computes_by_is_not_touched(self, name, content, tmp_path):
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        assert scrubbed_json(path) == (None, [])
+        path.write_text(json.dumps({**content, "text_config": {"_name_or_path": "/home/ann/llama"}}))
+        clean, changes = scrubbed_json(path)
+        assert json.loads(clean) == {**content, "text_config": {"_name_or_path": "llama"}}
+        assert changes == ["text_config._name_or_path: a path was cut to 'llama'"]
+
+    @pytest.mark.parametrize("content", [{"a": {"b": ["at /home/ann/x"]}}, {"a": {"/home/ann/x": 1}}])
+    def test_a_path_in_it_is_a_problem(self, content, llm):
+        path = llm / "generation_config.json"
+        path.write_text(json.dumps(content))
+        text = problems_of(llm)
+        assert "generation_config.json: " in text and "has a path of a machine" in text and "ann" not in text
+
     def test_what_needs_no_change_is_the_same_file(self, tmp_path):
         path = tmp_path / "tokenizer_config.json"
         path.write_text('{"chat_template": "{{ \'/a/b/c\' }}",\n "x": 1}')
@@ -234,6 +258,22 @@ class TestTables:
     def test_inside_of_another(self, tmp_path):
         path = write_table(tmp_path / "x.parquet", facts=[{"age": 50, "mrn": "1"}])
         assert "the column facts identifies patients" in table_problems(path, shown="x")[0]
+
+    def test_a_message_s_name_is_none(self, tmp_path):
+        chat = [{"role": "tool", "content": "70 bpm", "name": "heart_rate"}]
+        path = write_table(tmp_path / "x.parquet", messages=[chat], facts=[{"name": "qrs", "value": 90}])
+        assert table_problems(path, shown="x") == []
+        for person in ({"name": "x", "age": 50}, {"name": "x", "mrn": "1"}, {"first_name": "x"}):
+            path = write_table(tmp_path / "x.parquet", facts=[[person]])
+            assert "the column facts identifies patients" in table_problems(path, shown="x")[0]
+
+    def test_an_empty_column_inside_of_another(self, tmp_path):
+        for value, is_found in ((None, False), ("7", True)):
+            fact = pa.array(
+                [[{"age": 50, "mrn": value}], None], pa.list_(pa.struct({"age": "int64", "mrn": "string"}))
+            )
+            path = write_table(tmp_path / "x.parquet", ecg_id=[1, 2], facts=fact)
+            assert bool(table_problems(path, shown="x")) is is_found
 
     def test_an_empty_column_does_not(self, tmp_path):
         path = write_table(tmp_path / "x.parquet", patient_id=pa.nulls(3, pa.string()), ecg_id=[1, 2, 3])
@@ -435,6 +475,22 @@ class TestDataSets:
     def test_malformed_configurations(self, rows, configs):
         with_card(rows, f"---\nlicense: mit\nconfigs: {configs}\n---\n")
         assert "`configs` must be a list of entries, each with config_name and data_files" in problems_of(rows)
+
+    @pytest.mark.parametrize(
+        ("name", "pattern"),
+        [
+            ("train.parquet", "**/*.parquet"),
+            ("data/train.parquet", "data/**/*.parquet"),
+            ("data/a/b/train.parquet", "data/**"),
+            ("data/train.parquet", "data/*.parquet"),
+            ("data/train.parquet", "train.parquet"),
+        ],
+    )
+    def test_patterns_of_configurations(self, name, pattern, tmp_path):
+        write_table(tmp_path / "rows" / name, ecg_id=[1])
+        header = "---\nlicense: apache-2.0\nconfigs:\n- config_name: x\n  data_files: '{}'\n---\n# A test\n"
+        push_folder(with_card(tmp_path / "rows", header.format(pattern)), "someone/x", dry_run=True)
+        assert "no file is called so" in problems_of(with_card(tmp_path / "rows", header.format("**/test.parquet")))
 
     def test_a_prepared_folder(self, small_prepared, tmp_path):
         folder = with_card(shutil.copytree(small_prepared.folder, tmp_path / "prepared"))
@@ -750,6 +806,26 @@ class TestModels:
         (llm / "training_log.json").write_text(json.dumps({"hub_token": TOKEN}))
         text = problems_of(llm)
         assert "training_log.json holds a token of the Hub" in text and TOKEN not in text
+
+    def test_patients_outside_of_tables(self, llm):
+        (llm / "training_log.json").write_text(json.dumps({"rows": ["Patient ID: 4711, name SMITH^JOHN"]}))
+        (llm / "p1000/p10000032").mkdir(parents=True)
+        (llm / "p1000/p10000032/s40689238.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        save_file({"a": np.zeros(1)}, llm / "adapter_x.safetensors", metadata={"from": "/home/ann/secret/x"})
+        with_card(llm, f"{CARD}\nof files/p1000/p10000032/s40689238\n")
+        text = problems_of(llm)
+        assert "training_log.json says who a patient is (Patient ID: ...)" in text and "4711" not in text
+        assert "README.md has paths with MIMIC's patient numbers" in text and "10000032" not in text
+        assert "its place has MIMIC's patient numbers" in text
+        assert "adapter_x.safetensors: its metadata holds paths of files on a machine" in text
+
+    def test_a_card_s_links_into_the_hub(self, llm):
+        links = '<img src="/datasets/someone/x/resolve/main/a.png"> [docs](/docs/hub/cards)'
+        with_card(llm, f"{CARD}\n{links}\n")
+        assert "README.md" in push_folder(llm, "someone/x", dry_run=True).sizes
+        for further in ("[x](/home/ann/secret/x)", "at /heart/ann/secret/x.dat"):
+            with_card(llm, f"{CARD}\n{links} {further}\n")
+            assert "README.md names 1 places on a machine, such as x" in problems_of(llm)
 
     @pytest.mark.parametrize("name", ["LICENSE", ".eval_results/a.yaml", "chat_template.jinja"])
     def test_any_text_is_looked_through(self, llm, name):
