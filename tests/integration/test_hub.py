@@ -674,7 +674,7 @@ def test_ecgbyte_sft_notes_which_rows_it_read(hub, online, pushed, folders, tmp_
         words = {**given, "--dataset_name": name, "--output_dir": folder}
         command = ["-m", "ecgbyte_hf.cli", "sft", *(str(part) for pair in words.items() for part in pair)]
         environment = hub.environment(tmp_path / "home", token=TOKEN, PYTHONPATH=str(ROOT), LOCAL_RANK="0")
-        environment |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+        environment |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=False, **pipes)
         assert done.returncode == 0, done.stderr[-4000:]

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from data_set_folders import make_ptb_xl, ptb_xl_row
 
-from ecgbyte_hf import cli
+from ecgbyte_hf import cli, cli_data
 from ecgbyte_hf.data.label_questions import (
     LABEL_SETS,
     SUPERCLASSES,
@@ -254,4 +254,4 @@ class TestFolder:
         prepared = PreparedData(tmp_path / "p")
         assert prepared.report["folds"] == {"train": [1, 2, 3], "test": [9]}
         assert prepared.report["questions"] == {"train": 12 * 3, "test": 4 * 6}
-        assert cli.LABEL_SETS == LABEL_SETS
+        assert cli_data.LABEL_SETS == LABEL_SETS
